@@ -1,0 +1,143 @@
+"""Make the bundled model ``atlas``: train its tokenizer, train it, round it and save it.
+
+Run it from the root of the repository::
+
+    python -m golden.atlas.make_atlas [--steps N] [--out DIR]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from .batches import batches
+from .evaluate import report
+from .tokenizer import BOS, EOS, train_tokenizer
+
+OUT = Path(__file__).parents[2] / "mi_ref" / "models" / "atlas"
+SEED = 0
+STEPS = 3000
+WARMUP = 100
+BATCH_SIZE = 64
+PEAK_RATE = 3e-3
+VOCAB_SIZE = 2432
+SHAPE = {
+    "hidden_size": 128,
+    "intermediate_size": 384,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 16,
+    "max_position_embeddings": 128,
+}
+
+
+def make_config(tokenizer: Tokenizer) -> dict[str, Any]:
+    """The model's ``config.json``."""
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": tokenizer.get_vocab_size(),
+        **SHAPE,
+        "hidden_act": "silu",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.02,
+        "bos_token_id": tokenizer.token_to_id(BOS),
+        "eos_token_id": tokenizer.token_to_id(EOS),
+        "torch_dtype": "bfloat16",
+    }
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Linear warm-up, then half a cosine down to nothing."""
+    if step < WARMUP:
+        return PEAK_RATE * (step + 1) / WARMUP
+    return PEAK_RATE * 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (steps - WARMUP)))
+
+
+def make_optimizer(model: LlamaForCausalLM) -> torch.optim.Optimizer:
+    """AdamW, with weight decay on matrices only."""
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=PEAK_RATE, betas=(0.9, 0.98), weight_decay=0.1, fused=True)
+
+
+def train(tokenizer: Tokenizer, config: dict[str, Any], steps: int) -> LlamaForCausalLM:
+    """Train a new model in float32 for ``steps`` batches."""
+    torch.manual_seed(SEED)
+    model = LlamaForCausalLM(LlamaConfig(**{**config, "torch_dtype": "float32"}))
+    optimizer = make_optimizer(model)
+    started, seen, losses = time.monotonic(), 0, []
+    for step, (ids, labels) in zip(
+        range(steps), batches(tokenizer, SEED + 1, BATCH_SIZE), strict=False
+    ):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(step, steps)
+        loss = model(input_ids=torch.from_numpy(ids), labels=torch.from_numpy(labels)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        seen += ids.size
+        losses.append(loss.item())
+        if (step + 1) % 50 == 0:
+            mean_loss, minutes = sum(losses) / len(losses), (time.monotonic() - started) / 60
+            print(
+                f"step {step + 1:5}  loss {mean_loss:.3f}  {seen / 1e6:5.2f} M tokens"
+                f"  {minutes:5.1f} min",
+                flush=True,
+            )
+            losses.clear()
+    return model
+
+
+def save(model: LlamaForCausalLM, tokenizer: Tokenizer, config: dict[str, Any], out: Path) -> None:
+    """Write the four files of a model folder, the weights rounded to bfloat16."""
+    out.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: tensor.detach().to(torch.bfloat16).contiguous()
+        for name, tensor in model.state_dict().items()
+        if name != "lm_head.weight"  # tied to the embedding
+    }
+    save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.save(str(out / "tokenizer.json"), pretty=False)
+    tokenizer_config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": BOS,
+        "eos_token": EOS,
+        "model_max_length": SHAPE["max_position_embeddings"],
+        "clean_up_tokenization_spaces": False,
+    }
+    for name, content in (("config", config), ("tokenizer_config", tokenizer_config)):
+        (out / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Parse the command line and make the model."""
+    parser = argparse.ArgumentParser(description="Train the bundled model atlas.")
+    parser.add_argument("--steps", type=int, default=STEPS, help="batches to train on")
+    parser.add_argument("--out", type=Path, default=OUT, help="the folder to write")
+    arguments = parser.parse_args()
+    torch.set_num_threads(2)
+    tokenizer = train_tokenizer(VOCAB_SIZE)
+    config = make_config(tokenizer)
+    save(train(tokenizer, config, arguments.steps), tokenizer, config, arguments.out)
+    print(report(arguments.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,191 @@
+"""Write the golden folders: ``python golden/make_golden.py [--check] [CASE ...]``.
+
+Each folder holds a tiny random model as the Hub would and every activation that transformers
+computes with it in true float64. See ``README.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import logging
+import platform
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from capture import Arrays, capture, true_float64
+from cases import CASES, Case
+from checks import check_identities, check_rope, relative_error, worst_error
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+GOLDEN = Path(__file__).parent
+FILES = ("config_hub.json", "config.json", "model.safetensors", "expected.safetensors")
+
+
+def build(config: Mapping[str, Any]) -> nn.Module:
+    """Build the model of a Hub-style config, in the float type that is current."""
+    # A deep copy: transformers writes its defaults into the rope_scaling that it is given.
+    keys = copy.deepcopy(dict(config))
+    model: nn.Module = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+        AutoConfig.for_model(keys.pop("model_type"), **keys),
+        dtype=torch.get_default_dtype(),
+        attn_implementation="eager",
+    )
+    return model.eval()
+
+
+def randomise(model: nn.Module, rng: np.random.Generator) -> None:
+    """Set every parameter to random values that bfloat16 holds exactly.
+
+    The initial weights of transformers are so small that attention is uniform, biases are zero and
+    norm gains one, which hides most mistakes. The gains here give scores a spread of about two;
+    embeddings stay small so that a wrong epsilon shows even in float32.
+    """
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            noise = rng.standard_normal(tuple(parameter.shape))
+            if "norm" in name:
+                value = 1.0 + 0.3 * noise
+            elif name.endswith("bias"):
+                value = 0.5 * noise
+            elif "embed" in name:
+                value = 0.3 * noise
+            else:
+                gain = 1.5 if "q_proj" in name or "k_proj" in name else 1.0
+                value = gain * noise / np.sqrt(parameter.shape[1])
+            parameter.copy_(torch.from_numpy(value).to(torch.bfloat16))
+
+
+def load(folder: Path, dtype: torch.dtype, config: Any = None) -> nn.Module:
+    """Load a folder as a user of transformers would."""
+    model: nn.Module = AutoModelForCausalLM.from_pretrained(
+        folder, config=config, dtype=dtype, attn_implementation="eager"
+    )
+    return model.eval()
+
+
+def without_repeats(arrays: Arrays) -> tuple[Arrays, dict[str, str]]:
+    """Split `arrays` into the distinct ones and {hook: earlier hook with the identical array}."""
+    distinct: Arrays = {}
+    same_as: dict[str, str] = {}
+    first: dict[tuple[tuple[int, ...], bytes], str] = {}
+    for hook, array in arrays.items():
+        earlier = first.setdefault((array.shape, array.tobytes()), hook)
+        if earlier == hook:
+            distinct[hook] = array
+        else:
+            same_as[hook] = earlier
+    return distinct, same_as
+
+
+def write_case(case: Case, folder: Path) -> str:
+    """Write one golden folder, check it, and return a line about it."""
+    rng = np.random.default_rng(case.seed)
+    tokens = torch.from_numpy(rng.integers(0, case.config["vocab_size"], case.tokens))
+    (folder / "config_hub.json").write_text(_json(case.config))
+    with true_float64():
+        model = build(case.config)
+        randomise(model, rng)
+        arrays = capture(model, tokens)
+        check_rope(model, tokens.shape[1])
+    weights = {name: value.detach().numpy() for name, value in model.named_parameters()}
+    check_identities(arrays, weights)
+    _save_pretrained(model, folder)
+    _check_reload(folder, tokens, arrays)
+
+    distinct, same_as = without_repeats(arrays)
+    save_file(distinct, folder / "expected.safetensors")
+    manifest = {
+        "family": case.config["model_type"],
+        "covers": case.covers,
+        "tokens": tokens.tolist(),
+        "seed": case.seed,
+        "hooks": list(arrays),
+        "same_as": same_as,
+        "versions": {
+            "torch": torch.__version__,
+            "transformers": transformers.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "transformers_commit": f"v{transformers.__version__}",
+        "sha256": {file: _sha256(folder / file) for file in FILES},
+    }
+    (folder / "manifest.json").write_text(_json(manifest))
+
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    double = worst_error(capture(load(folder, torch.float32).double(), tokens), arrays)
+    single = worst_error(capture(load(folder, torch.float32), tokens), arrays)
+    return f"{case.name:28} {len(arrays):5} {size / 1000:6.1f} {double:9.1e} {single:9.1e}"
+
+
+def _save_pretrained(model: nn.Module, folder: Path) -> None:
+    halved: Any = copy.deepcopy(model).to(torch.bfloat16)
+    with tempfile.TemporaryDirectory() as scratch:
+        halved.save_pretrained(scratch)
+        for file in ("config.json", "model.safetensors"):
+            shutil.copyfile(Path(scratch) / file, folder / file)
+
+
+def _check_reload(folder: Path, tokens: Tensor, arrays: Arrays) -> None:
+    hub = json.loads((folder / "config_hub.json").read_text())
+    configs = {
+        "config.json": None,
+        "config_hub.json": AutoConfig.for_model(hub.pop("model_type"), **hub),
+    }
+    for file, config in configs.items():
+        with true_float64():
+            reloaded = capture(load(folder, torch.float64, config), tokens)
+        for hook, expected in arrays.items():
+            if (error := relative_error(reloaded[hook], expected)) != 0.0:
+                raise AssertionError(f"reloaded with {file}, {hook} differs by {error:.1e}")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(dict(value), indent=1) + "\n"
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def main() -> None:
+    """Write or check the cases named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="default: all")
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail where a file would change"
+    )
+    options = parser.parse_args()
+    if unknown := sorted(set(options.cases) - set(CASES)):
+        parser.error(f"no case named {', '.join(unknown)}; there are {', '.join(CASES)}")
+    torch.set_num_threads(1)
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+    print(f"{'case':28} {'hooks':>5} {'kB':>6} {'.double()':>9} {'float32':>9}")
+    for name in options.cases or CASES:
+        with tempfile.TemporaryDirectory() as scratch:
+            new = Path(scratch)
+            print(write_case(CASES[name], new))
+            for path in sorted(new.iterdir()):
+                golden = GOLDEN / name / path.name
+                if not options.check:
+                    golden.parent.mkdir(exist_ok=True)
+                    shutil.copyfile(path, golden)
+                elif golden.read_bytes() != path.read_bytes():
+                    raise SystemExit(f"{golden} differs from what this machine writes")
+
+
+if __name__ == "__main__":
+    main()

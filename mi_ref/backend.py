@@ -1,0 +1,82 @@
+"""Where array libraries plug in: one frozen value per library and device.
+
+The core computes with ``backend.xp`` (an array API namespace) and ``backend.ops`` (the few
+operations worth a library's own version). It never imports an array library: backends are found
+by name through the entry-point group ``mi_ref.backends`` and import this module, not the reverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from mi_ref._typing import Array, DType, Namespace
+from mi_ref.errors import BackendError
+from mi_ref.ops import Ops
+
+DTYPES = ("float32", "float64")
+"""What a forward pass can run in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backend:
+    """An array library on a device."""
+
+    name: str
+    device: object
+    """The library's own device object; None where it has but one."""
+    xp: Namespace
+    """Its array API namespace."""
+    from_host: Callable[[Array], Array]
+    """NumPy array to the library's, without a copy where both live in main memory."""
+    to_host: Callable[[Array], Array]
+    """The library's array to NumPy's."""
+    ops: Ops
+    """Operations, in their array API form or in the library's own faster one."""
+    version: str
+    """Of the array library, for records."""
+
+    def dtype(self, name: str) -> DType:
+        """Return the namespace's dtype called `name`.
+
+        Raises
+        ------
+        BackendError
+            If forward passes do not run in it.
+        """
+        if name not in DTYPES:
+            raise BackendError(
+                f"dtype {name!r} is not one a forward pass runs in: {' or '.join(DTYPES)}."
+                " bfloat16 and float16 checkpoints load exactly into either."
+            )
+        return getattr(self.xp, name)
+
+
+def available_backends() -> dict[str, EntryPoint]:
+    """Return the installed backends by name."""
+    return {point.name: point for point in entry_points(group="mi_ref.backends")}
+
+
+def get_backend(backend: str | Backend, device: str | int | None = None) -> Backend:
+    """Return a backend by name, ready on `device`.
+
+    Parameters
+    ----------
+    backend : str or Backend
+        ``"numpy"``, ``"cupy"``, another installed one, or a value, which is returned as it is.
+    device : str, int or None
+        The library's name or number of the device; None for its default.
+
+    Raises
+    ------
+    BackendError
+        If no such backend is installed, or the library or the device is missing.
+    """
+    if isinstance(backend, Backend):
+        return backend
+    found = available_backends()
+    if backend not in found:
+        raise BackendError(f"no backend named {backend!r}; installed: {', '.join(sorted(found))}.")
+    make: Callable[[str | int | None], Backend] = found[backend].load()
+    return make(device)

@@ -1,0 +1,54 @@
+"""The errors of this package.
+
+::
+
+    MiRefError                     everything raised on purpose
+    ├── ConfigError  (ValueError)   config.json: a key missing, unread, contradictory
+    ├── WeightError  (ValueError)   a tensor missing, unused, misshapen, not finite
+    ├── TokenError   (ValueError)   text or token ids that cannot be used
+    ├── ShapeError   (ValueError)   an array of the wrong shape, dtype or device
+    ├── HookError    (LookupError)  a hook point that does not exist, or never fired
+    ├── BackendError (LookupError)  a backend that is not installed or cannot run
+    └── HubError     (OSError)      a checkpoint that cannot be fetched or found
+
+Messages say what is wrong (with the value), what was needed and where that comes from, and the
+next step. They list every fault found, not the first.
+"""
+
+from __future__ import annotations
+
+
+class MiRefError(Exception):
+    """Base of every error this package raises on purpose."""
+
+
+class ConfigError(MiRefError, ValueError):
+    """A checkpoint's configuration cannot be honoured exactly."""
+
+
+class WeightError(MiRefError, ValueError):
+    """A checkpoint's tensors do not fit its configuration."""
+
+
+class TokenError(MiRefError, ValueError):
+    """Text or token ids that the model or its tokenizer cannot take."""
+
+
+class ShapeError(MiRefError, ValueError):
+    """An array has the wrong shape, dtype or device."""
+
+
+class HookError(MiRefError, LookupError):
+    """A hook point does not exist here, cannot be used so, or never fired."""
+
+    def __str__(self) -> str:
+        """Return the message itself: LookupError's own ``str`` is that of its arguments."""
+        return str(self.args[0]) if self.args else ""
+
+
+class BackendError(MiRefError, LookupError):
+    """A backend is unknown, not installed, or lacks what was asked of it."""
+
+
+class HubError(MiRefError, OSError):
+    """A checkpoint is not where it was looked for, or could not be fetched."""

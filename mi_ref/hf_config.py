@@ -1,0 +1,194 @@
+"""A fence around HuggingFace's ``config.json``: every key is read, inert, or refused.
+
+A key that nobody reads is arithmetic that nobody does. All faults are gathered and reported at
+once by :meth:`HfConfig.done`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from mi_ref.errors import ConfigError
+
+# Keys that touch no arithmetic of a forward pass: token ids, dtypes, stamps, training and
+# generation settings, HuggingFace's own bookkeeping.
+INERT = frozenset(
+    """
+    _attn_implementation _attn_implementation_autoset _name_or_path architectures
+    attention_dropout attn_implementation attn_pdrop auto_map bad_words_ids begin_suppress_tokens
+    bos_token_id chunk_size_feed_forward classifier_dropout cross_attention_hidden_size
+    decoder_start_token_id diversity_penalty do_sample dtype early_stopping embd_pdrop
+    encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task
+    forced_bos_token_id forced_eos_token_id hidden_dropout id2label initializer_range
+    is_encoder_decoder keys_to_ignore_at_inference label2id length_penalty max_length
+    max_new_tokens max_sequence_length min_length model_type no_repeat_ngram_size num_beam_groups
+    num_beams num_return_sequences output_attentions output_hidden_states output_scores
+    pad_token_id prefix problem_type remove_invalid_values repetition_penalty resid_pdrop
+    residual_dropout return_dict return_dict_in_generate sep_token_id suppress_tokens
+    task_specific_params temperature tokenizer_class top_k top_p torch_dtype torchscript
+    transformers.js_config transformers_js_config transformers_version typical_p unsloth_fixed
+    unsloth_version use_bfloat16 use_cache
+    """.split()
+)
+
+_REQUIRED: Any = object()
+
+
+class HfConfig:
+    """The keys of one ``config.json``, remembering which were asked for.
+
+    Reading never raises: a fault is noted, a harmless stand-in returned, and `done` raises with
+    all of them.
+
+    Parameters
+    ----------
+    raw : mapping
+        The parsed file.
+    source : str
+        Where it came from, for messages.
+    family : str
+        Which family is reading, for messages.
+    """
+
+    def __init__(self, raw: Mapping[str, Any], *, source: str, family: str) -> None:
+        self._raw = raw
+        self._source = source
+        self._family = family
+        self._seen: set[str] = set()
+        self._nested: list[HfConfig] = []
+        self.faults: list[str] = []
+
+    def integer(self, key: str, default: Any = _REQUIRED) -> int:
+        """Return a positive whole number; an absent or null key gives `default`."""
+        value = self._get(key, default)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+        return self._fault(key, value, "a whole number above 0", 1)
+
+    def number(self, key: str, default: Any = _REQUIRED) -> float:
+        """Return a positive number; an absent or null key gives `default`."""
+        value = self._get(key, default)
+        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+            return float(value)
+        return self._fault(key, value, "a number above 0", 1.0)
+
+    def flag(self, key: str, default: Any = _REQUIRED) -> bool:
+        """Return a boolean; an absent or null key gives `default`."""
+        value = self._get(key, default)
+        return value if isinstance(value, bool) else self._fault(key, value, "true or false", False)
+
+    def choice(self, key: str, choices: Mapping[str, Any], default: Any = _REQUIRED) -> Any:
+        """Return what `choices` has for the key's value."""
+        value = self._get(key, default)
+        if isinstance(value, str) and value in choices:
+            return choices[value]
+        needed = "one of " + ", ".join(map(repr, choices))
+        return self._fault(key, value, needed, next(iter(choices.values())))
+
+    def head_width(self, key: str, d_model: int, n_heads: int) -> int:
+        """Return ``d_head``, which unless given is ``d_model / n_heads``; rotary needs it even."""
+        self.require(
+            self.has(key) or d_model % n_heads == 0,
+            f"hidden_size {d_model} is no multiple of num_attention_heads {n_heads}, and {key},"
+            " which would settle the width of a head, is missing",
+        )
+        width = self.integer(key, max(d_model // n_heads, 1))
+        self.require(width % 2 == 0, f"heads are {width} wide; rotary embedding needs an even width")
+        return width
+
+    def groups(self, key: str, n_heads: int) -> int:
+        """Return the number of key and value heads, which must divide the query heads evenly."""
+        count = self.integer(key, n_heads)
+        self.require(
+            n_heads % count == 0,
+            f"num_attention_heads {n_heads} is no multiple of {key} {count}",
+        )
+        return count
+
+    def section(self, key: str) -> Mapping[str, Any]:
+        """Return a nested object; an absent or null key gives an empty one."""
+        value = self._get(key, {})
+        return value if isinstance(value, Mapping) else self._fault(key, value, "an object", {})
+
+    def nested(self, key: str, value: Mapping[str, Any]) -> HfConfig:
+        """Return a fence around part of this config, whose faults and unread keys count here."""
+        inner = HfConfig(value, source=key, family=self._family)
+        inner.faults = self.faults
+        self._nested.append(inner)
+        return inner
+
+    def only(self, key: str, allowed: Collection[Any], reason: str) -> None:
+        """Read a key that this package honours for some values only; absent and null are fine."""
+        value = self._get(key, None)
+        if value is not None and value not in allowed:
+            self.faults.append(f"{self._name(key)} is {value!r}: {reason}")
+
+    def require(self, condition: bool, fault: str) -> None:
+        """Note `fault` unless `condition` holds."""
+        if not condition:
+            self.faults.append(fault)
+
+    def has(self, key: str) -> bool:
+        """Whether a key is present and not null."""
+        return self._raw.get(key) is not None
+
+    def null(self, key: str) -> bool:
+        """Whether a key is present and explicitly null."""
+        return key in self._raw and self._raw[key] is None
+
+    def unread(self) -> dict[str, Any]:
+        """Return every key that was neither read nor is inert; nested ones as ``outer.inner``."""
+        own = {
+            key: value
+            for key, value in self._raw.items()
+            if key not in self._seen and key not in INERT
+        }
+        for inner in self._nested:
+            own |= {inner._name(key): value for key, value in inner.unread().items()}
+        return own
+
+    def done(self, *, allow_unread: Collection[str] = ()) -> tuple[str, ...]:
+        """Raise if anything was missing, wrong or never read.
+
+        Parameters
+        ----------
+        allow_unread : collection of str
+            Keys that the user takes responsibility for.
+
+        Returns
+        -------
+        tuple of str
+            The allowed keys that were indeed unread.
+
+        Raises
+        ------
+        ConfigError
+            Listing every fault.
+        """
+        unread = self.unread()
+        refused = {key: value for key, value in unread.items() if key not in allow_unread}
+        faults = list(self.faults)
+        if refused:
+            listed = ", ".join(f"{key}={value!r}" for key, value in refused.items())
+            faults.append(
+                f"the {self._family} family does not read {listed}. Running without would risk"
+                " wrong logits. If such a key touches no arithmetic, pass"
+                f" allow_unread_config={tuple(refused)!r}"
+            )
+        if faults:
+            raise ConfigError(f"{self._source} cannot be honoured: " + "; ".join(faults) + ".")
+        return tuple(key for key in unread if key in allow_unread)
+
+    def _get(self, key: str, default: Any) -> Any:
+        self._seen.add(key)
+        value = self._raw.get(key)
+        return default if value is None else value
+
+    def _name(self, key: str) -> str:
+        return key if self._source.endswith(".json") else f"{self._source}.{key}"
+
+    def _fault(self, key: str, value: Any, needed: str, stand_in: Any) -> Any:
+        found = "missing" if value is _REQUIRED else repr(value)
+        self.faults.append(f"{self._name(key)} is {found}; {self._family} needs {needed}")
+        return stand_in

@@ -1,0 +1,146 @@
+"""Which hook points a model has, with their shapes, and why it lacks the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from mi_ref.config import DecoderConfig
+from mi_ref.sites import ALL_SITES, LAZY, GlobalSite, LayerSite, Point, Site, at, meanings
+from mi_ref.tables import Table
+
+
+@dataclass(frozen=True, slots=True)
+class HookPoint:
+    """One place of one model that can be read and changed."""
+
+    point: Point
+    axes: tuple[str, ...]
+    shape: tuple[int | str, ...]
+    """Sizes; ``"batch"`` and ``"pos"`` stand for themselves until a prompt is known."""
+    editable: bool
+    lazy: bool
+    """Computed only if something asks for it."""
+
+    def sizes(self, batch: int, pos: int) -> tuple[int, ...]:
+        """Return the concrete shape for a prompt of that size."""
+        known = {"batch": batch, "pos": pos}
+        return tuple(known[size] if isinstance(size, str) else size for size in self.shape)
+
+
+class HookPoints(Sequence[HookPoint]):
+    """Every hook point of a model in forward order; prints as a table.
+
+    Parameters
+    ----------
+    points : tuple of HookPoint
+        What there is.
+    absent : mapping
+        Sites that this architecture does not have, each with the reason.
+    n_layers : int
+        Layers of the model.
+    """
+
+    def __init__(
+        self, points: tuple[HookPoint, ...], absent: Mapping[Site, str], n_layers: int
+    ) -> None:
+        self._points = points
+        self._by_point = {entry.point: entry for entry in points}
+        self.absent = dict(absent)
+        self.n_layers = n_layers
+
+    @overload
+    def __getitem__(self, index: int) -> HookPoint: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[HookPoint]: ...
+    def __getitem__(self, index: int | slice) -> HookPoint | Sequence[HookPoint]:
+        return self._points[index]
+
+    def __len__(self) -> int:
+        return len(self._points)
+
+    def __iter__(self) -> Iterator[HookPoint]:
+        return iter(self._points)
+
+    def at(self, point: Point) -> HookPoint:
+        """Return the entry of a point that is known to exist."""
+        return self._by_point[point]
+
+    def table(self, batch: int | None = None, pos: int | None = None) -> Table:
+        """Return one row per site: name, string, axes, shape, what can be done, and meaning.
+
+        Parameters
+        ----------
+        batch, pos : int or None
+            Sizes of a prompt, to see concrete shapes.
+        """
+        table = Table(["at.", "string", "axes", "shape", "edit", "meaning"])
+        known = {"batch": batch, "pos": pos}
+        first = {entry.point.site: entry for entry in reversed(self._points)}
+        for site in ALL_SITES:
+            string = site.string.replace("{layer}", f"{{0..{self.n_layers - 1}}}")
+            name = f"{site.name}[l]" if isinstance(site, LayerSite) else site.name
+            if site in self.absent:
+                table.add(name, string, "", "", "", f"absent: {self.absent[site]}")
+            elif site in first:
+                entry = first[site]
+                sizes = [str(known.get(str(size)) or size) for size in entry.shape]
+                meaning = meanings().get(site.name, "")
+                table.add(
+                    name, string, " ".join(entry.axes), " × ".join(sizes),
+                    "yes" if entry.editable else "no", meaning,
+                )  # fmt: skip
+        return table
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} hook points in {self.n_layers} layers; print() shows them>"
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
+
+
+def decoder_hook_points(cfg: DecoderConfig) -> HookPoints:
+    """Return the hook points of a decoder."""
+    absent: dict[Site, str] = {at.pos_embed: "positions enter by rotation, at rot_q and rot_k"}
+    before = [site for site in ALL_SITES if isinstance(site, GlobalSite)]
+    before, after = (
+        [site for site in before if site in (at.embed, at.pos_embed)],
+        [site for site in before if site not in (at.embed, at.pos_embed)],
+    )
+    in_layer = [site for site in ALL_SITES if isinstance(site, LayerSite)]
+    order: list[Point] = [site for site in before if site not in absent]
+    order += [site[n] for n in range(cfg.n_layers) for site in in_layer if site not in absent]
+    order += after
+    entries = tuple(
+        HookPoint(
+            point=point,
+            axes=point.site.axes,
+            shape=tuple(_size(axis, point, cfg) for axis in point.site.axes),
+            editable=True,
+            lazy=point.site in LAZY,
+        )
+        for point in order
+    )
+    return HookPoints(entries, absent, cfg.n_layers)
+
+
+def _size(axis: str, point: Point, cfg: DecoderConfig) -> int | str:
+    layer = cfg.layers[point.layer or 0]
+    sizes: dict[str, int | str] = {
+        "1": 1,
+        "batch": "batch",
+        "pos": "pos",
+        "query_pos": "pos",
+        "key_pos": "pos",
+        "d_model": cfg.d_model,
+        "d_vocab": cfg.d_vocab,
+        "head": layer.attn.n_heads,
+        "kv_head": layer.attn.n_key_value_heads,
+        "d_head": layer.attn.d_head,
+        "d_mlp": layer.mlp.d_mlp,
+    }
+    return sizes[axis]

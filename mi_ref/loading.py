@@ -1,0 +1,148 @@
+"""From a name to a model: find the files, read the config, check and take the weights."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mi_ref.backend import Backend, get_backend
+from mi_ref.errors import ConfigError
+from mi_ref.families import FAMILIES, Family
+from mi_ref.hf_config import HfConfig
+from mi_ref.hook_points import decoder_hook_points
+from mi_ref.hub import Checkpoint, find_checkpoint
+from mi_ref.model import Model
+from mi_ref.params import check_tensors, load_params
+from mi_ref.provenance import Source
+from mi_ref.tokenizer import Tokenizer
+from mi_ref.weights import Weights
+
+
+def from_pretrained(
+    name_or_path: str | os.PathLike[str],
+    *,
+    backend: str | Backend = "numpy",
+    device: str | int | None = None,
+    dtype: str = "float32",
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    allow_unread_config: Collection[str] = (),
+) -> Model:
+    """Load a model.
+
+    Parameters
+    ----------
+    name_or_path : str or path
+        A bundled model (``"atlas"``), a folder with ``config.json`` and safetensors, or a
+        repository on the HuggingFace Hub (``"HuggingFaceTB/SmolLM-135M"``).
+    backend : str or Backend
+        ``"numpy"`` (CPU), ``"cupy"`` (GPU), or another installed backend.
+    device : str, int or None
+        Which device of the backend; None for its default.
+    dtype : {"float32", "float64"}
+        What everything is computed in.
+    revision : str or None
+        Branch, tag or commit on the Hub.
+    token : str, bool or None
+        Access token for the Hub; None for the one you are logged in with.
+    local_files_only : bool
+        Use the Hub's cache and never the network.
+    allow_unread_config : collection of str
+        Keys of ``config.json`` that you know to touch no arithmetic. Recorded in
+        ``model.cfg.unread_config`` and in every saved result.
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    HubError, ConfigError, WeightError, BackendError
+        If it cannot be found, or cannot be honoured exactly.
+    """
+    chosen = get_backend(backend, device)
+    target = chosen.dtype(dtype)
+    checkpoint = find_checkpoint(
+        name_or_path, revision=revision, token=token, local_files_only=local_files_only
+    )
+    raw = read_config_file(checkpoint.config)
+    family = find_family(raw, checkpoint)
+    read = HfConfig(raw, source=str(checkpoint.config), family=family.model_type)
+    cfg = family.read_config(read)
+    cfg = replace(cfg, unread_config=read.done(allow_unread=allow_unread_config))
+    weights = Weights(checkpoint.weights, checkpoint.weight_map)
+    check_tensors(cfg, family.weight_names, weights.info, source=checkpoint.name)
+
+    def take(name: str) -> Any:
+        return chosen.from_host(weights.load(name, dtype))
+
+    params = load_params(cfg, family.weight_names, take, weights.info)
+    if params.embed.dtype != target:
+        raise ConfigError(f"backend {chosen.name!r} gave {params.embed.dtype} for {target}.")
+    return Model(
+        cfg=cfg,
+        params=params,
+        backend=chosen,
+        tokenizer=open_tokenizer(checkpoint, raw),
+        hook_points=decoder_hook_points(cfg),
+        source=Source(checkpoint.name, checkpoint.revision, weights),
+    )
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """Return the parsed ``config.json``.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a JSON object.
+    """
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}. Fetch the file again.") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds a {type(raw).__name__}; a config is a JSON object.")
+    return raw
+
+
+def find_family(raw: dict[str, Any], checkpoint: Checkpoint) -> Family:
+    """Return the family of a config's ``model_type``.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, with the nearest family and what differs from it.
+    """
+    model_type = raw.get("model_type")
+    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
+    if family is None:
+        from mi_ref.inspection import unknown_family
+
+        raise ConfigError(unknown_family(raw, checkpoint))
+    return family
+
+
+def open_tokenizer(checkpoint: Checkpoint, raw: dict[str, Any]) -> Tokenizer:
+    """Return the checkpoint's tokenizer, which is not read before text is involved."""
+    sentencepiece = checkpoint.config.parent / "tokenizer.model"
+    return Tokenizer.from_files(
+        checkpoint.tokenizer,
+        checkpoint.tokenizer_config,
+        sentencepiece=sentencepiece if sentencepiece.exists() else None,
+        source=checkpoint.name,
+        bos_id=_token_id(raw, "bos_token_id"),
+        eos_id=_token_id(raw, "eos_token_id"),
+    )
+
+
+def _token_id(raw: dict[str, Any], key: str) -> int | None:
+    """Return a special token's id; of several, the first."""
+    value = raw.get(key)
+    value = value[0] if isinstance(value, list) and value else value
+    return value if isinstance(value, int) else None

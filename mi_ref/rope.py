@@ -1,0 +1,147 @@
+"""Rotary position embedding: its variants as data, and the angles each gives.
+
+A pair of coordinates ``(i, i + d/2)`` of a query or key turns by ``position * inv_freq[i]``;
+variants differ in ``inv_freq`` and in a factor on cosine and sine.
+
+Everything is computed in float64 and cast at the end. Computed in float32, the angle at position
+2,000 is off by up to 1e-4, which is larger than all other rounding of a float32 pass together.
+
+Source: transformers 5.23.0 ``modeling_rope_utils.py``; arXiv:2104.09864 (RoPE), 2309.00071 (yarn).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from mi_ref._typing import Array, DType, Float, Namespace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefaultRope:
+    """``inv_freq[i] = theta^(-2i/d)``."""
+
+    theta: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearRope:
+    """All frequencies divided by `factor`: positions are interpolated."""
+
+    theta: float
+    factor: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamicRope:
+    """Base grown with the length of the sequence once that passes `original_n_ctx`."""
+
+    theta: float
+    factor: float
+    original_n_ctx: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Llama3Rope:
+    """Long waves divided by `factor`, short ones kept, a smooth passage between."""
+
+    theta: float
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_n_ctx: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class YarnRope:
+    """Interpolation by parts with a factor on cosine and sine."""
+
+    theta: float
+    factor: float
+    original_n_ctx: int
+    beta_fast: float
+    beta_slow: float
+    attention_factor: float
+    """Multiplies cosine and sine; already resolved from ``mscale`` where the config gives that."""
+    truncate: bool
+
+
+Rope: TypeAlias = DefaultRope | LinearRope | DynamicRope | Llama3Rope | YarnRope
+
+
+def rotary_tables(
+    rope: Rope, d_head: int, n_pos: int, *, dtype: DType, xp: Namespace, device: object = None
+) -> tuple[Float[Array, "pos half"], Float[Array, "pos half"]]:
+    """Return cosine and sine of every position's angles, for the first half of the coordinates.
+
+    Parameters
+    ----------
+    rope : Rope
+        The variant.
+    d_head : int
+        Width of a head; even.
+    n_pos : int
+        Length of the sequence. Some variants' frequencies depend on it.
+    dtype : dtype
+        Of the result; the computation is in float64.
+    xp, device
+        Where to compute.
+
+    Returns
+    -------
+    tuple of Array
+        Cosine and sine, each ``[pos, d_head / 2]``, times the variant's attention factor.
+    """
+    powers = xp.arange(0, d_head, 2, dtype=xp.float64, device=device) / d_head
+    inv_freq, factor = _frequencies(rope, powers, d_head, n_pos, xp)
+    positions = xp.arange(n_pos, dtype=xp.float64, device=device)
+    angles = xp.reshape(positions, (n_pos, 1)) * xp.reshape(inv_freq, (1, d_head // 2))
+    return xp.astype(xp.cos(angles) * factor, dtype), xp.astype(xp.sin(angles) * factor, dtype)
+
+
+def _frequencies(
+    rope: Rope, powers: Float[Array, " half"], d_head: int, n_pos: int, xp: Namespace
+) -> tuple[Float[Array, " half"], float]:
+    """Return ``inv_freq`` and the factor on cosine and sine."""
+    match rope:
+        case DefaultRope():
+            return _inverse_powers(rope.theta, powers, xp), 1.0
+        case LinearRope():
+            return _inverse_powers(rope.theta, powers, xp) / rope.factor, 1.0
+        case DynamicRope():
+            stretch = rope.factor * max(n_pos, rope.original_n_ctx) / rope.original_n_ctx
+            base = rope.theta * (stretch - (rope.factor - 1)) ** (d_head / (d_head - 2))
+            return _inverse_powers(base, powers, xp), 1.0
+        case Llama3Rope():
+            return _llama3(rope, _inverse_powers(rope.theta, powers, xp), xp), 1.0
+        case YarnRope():
+            return _yarn(rope, powers, d_head, xp), rope.attention_factor
+
+
+def _inverse_powers(base: float, powers: Float[Array, " half"], xp: Namespace) -> Array:
+    return xp.exp(powers * -math.log(base))
+
+
+def _llama3(rope: Llama3Rope, inv_freq: Float[Array, " half"], xp: Namespace) -> Array:
+    turns = inv_freq * (rope.original_n_ctx / (2 * math.pi))
+    kept = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    smooth = (1 - kept) * inv_freq / rope.factor + kept * inv_freq
+    slow = xp.where(turns < rope.low_freq_factor, inv_freq / rope.factor, smooth)
+    return xp.where(turns > rope.high_freq_factor, inv_freq, slow)
+
+
+def _yarn(rope: YarnRope, powers: Float[Array, " half"], d_head: int, xp: Namespace) -> Array:
+    def dimension(turns: float) -> float:
+        """Return the coordinate pair that makes `turns` turns over the original context."""
+        ratio = rope.original_n_ctx / (turns * 2 * math.pi)
+        return d_head * math.log(ratio) / (2 * math.log(rope.theta))
+
+    low, high = dimension(rope.beta_fast), dimension(rope.beta_slow)
+    if rope.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, d_head - 1)
+    width = high - low if high != low else 0.001
+    ramp = xp.clip((powers * (d_head / 2) - low) / width, 0.0, 1.0)
+    inv_freq = _inverse_powers(rope.theta, powers, xp)
+    return inv_freq / rope.factor * ramp + inv_freq * (1 - ramp)

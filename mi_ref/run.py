@@ -1,0 +1,116 @@
+"""What a forward pass returns: logits, tokens, captured activations."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mi_ref._typing import Array, Float, Int
+from mi_ref.cache import Cache
+from mi_ref.errors import ShapeError
+from mi_ref.selection import Selector
+from mi_ref.tables import Table
+
+if TYPE_CHECKING:
+    from mi_ref.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One candidate for the next token."""
+
+    rank: int
+    """From 1, the likeliest."""
+    token: str
+    id: int
+    logit: float
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """The likeliest next tokens; prints as a table."""
+
+    items: tuple[Prediction, ...]
+
+    def __getitem__(self, index: int) -> Prediction:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def table(self) -> Table:
+        """Return one row per candidate."""
+        table = Table([">rank", "token", ">id", ">logit", ">probability"])
+        for p in self.items:
+            table.add(p.rank, repr(p.token), p.id, f"{p.logit:.3f}", f"{p.probability:.4f}")
+        return table
+
+    def __str__(self) -> str:
+        return str(self.table())
+
+    def _repr_html_(self) -> str:
+        return self.table().html()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Run:
+    """One forward pass. ``run[at.pattern[3]]`` is a captured activation.
+
+    Attributes
+    ----------
+    tokens : Array or None
+        Token ids ``[batch, pos]``; None if the run started from a residual stream.
+    logits : Array or None
+        ``[batch, pos, d_vocab]``; one position for ``logits="last"``; None for ``"none"`` and for
+        a run that stopped at a layer.
+    resid : Array
+        Residual stream ``[batch, pos, d_model]`` leaving the last layer that ran: what
+        ``start_at_layer`` continues from.
+    cache : Cache
+        Captured activations.
+    """
+
+    tokens: Int[Array, "batch pos"] | None
+    logits: Float[Array, "batch out_pos d_vocab"] | None
+    resid: Float[Array, "batch pos d_model"]
+    cache: Cache
+    model: Model
+
+    def __getitem__(self, key: Selector) -> Array:
+        return self.cache[key]
+
+    def top(self, k: int = 5, *, pos: int = -1, batch: int = 0) -> Predictions:
+        """Return the `k` likeliest tokens to follow position `pos` of row `batch`.
+
+        Raises
+        ------
+        ShapeError
+            If this run has no logits there.
+        """
+        if self.logits is None:
+            raise ShapeError("this run has no logits: it was called with logits='none' or stopped.")
+        n_rows, n_out = self.logits.shape[:2]
+        if not (-n_out <= pos < n_out and -n_rows <= batch < n_rows):
+            raise ShapeError(
+                f"pos={pos}, batch={batch} lies outside the logits of (batch {n_rows}, pos {n_out})."
+            )
+        backend = self.model.backend
+        row = self.logits[batch % n_rows, pos % n_out, :]
+        weights = backend.ops.softmax(row, reuse=False)
+        values, ids = backend.ops.top_k(row, min(k, row.shape[0]))
+        chosen = backend.to_host(backend.xp.take(weights, ids, axis=0)).tolist()
+        best = zip(
+            backend.to_host(ids).tolist(), backend.to_host(values).tolist(), chosen, strict=True
+        )
+        return Predictions(
+            tuple(
+                Prediction(rank, self.model.token_string(token), token, logit, probability)
+                for rank, (token, logit, probability) in enumerate(best, start=1)
+            )
+        )
+
+    def __repr__(self) -> str:
+        size = "×".join(map(str, self.resid.shape[:2]))
+        shape = None if self.logits is None else tuple(self.logits.shape)
+        return f"<Run of {size} tokens: logits {shape}, {len(self.cache)} captured>"

@@ -1,0 +1,125 @@
+"""Selectors: the many ways to say which hook points are meant, settled against one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+from mi_ref.errors import HookError
+from mi_ref.hook_points import HookPoints
+from mi_ref.naming import named_site, parse_point
+from mi_ref.sites import GlobalSite, LayerPoint, LayerSite, LayerSpan, Point
+
+Selector: TypeAlias = (
+    GlobalSite | LayerPoint | LayerSpan | str | tuple[Any, ...] | Callable[[str], bool]
+)
+"""A point (``at.q[3]``), a slice (``at.q[2:5]``), a string, a glob (``"blocks.*.attn.hook_q"``),
+a tuple (``("q", 3)``), or a predicate on TransformerLens' string. Globs and predicates pass over
+lazy points, such as ``at.result``, unless they match nothing else."""
+
+
+def select(
+    selector: Selector, points: HookPoints, passed: Callable[[Point], bool]
+) -> tuple[Point, ...]:
+    """Return the points that `selector` means, in forward order; never none.
+
+    Parameters
+    ----------
+    selector : Selector
+        What the caller gave.
+    points : HookPoints
+        The model's.
+    passed : callable
+        Whether this call comes by a point. Selectors of many points take those that are passed;
+        one that names a single point which is not passed is an error.
+
+    Raises
+    ------
+    HookError
+        If nothing is meant, or what is meant does not exist here or is not passed.
+    """
+    if isinstance(selector, str) and any(mark in selector for mark in "*?["):
+        return _matching(selector, lambda name: fnmatchcase(name, selector), points, passed)
+    if isinstance(selector, LayerSpan):
+        _refuse_absent(selector.site, points)
+        layers = selector.layers(points.n_layers)
+        return _some(selector, [selector.site[layer] for layer in sorted(layers)], passed)
+    if isinstance(selector, LayerSite):
+        raise HookError(f"{selector!r} is a site: write {selector!r}[:] for every layer.")
+    if not isinstance(selector, GlobalSite | LayerPoint | str | tuple):
+        if not callable(selector):
+            raise HookError(f"{selector!r} is no hook point, string, tuple or predicate.")
+        return _matching(selector, selector, points, passed)
+    point = resolve(selector, points)
+    if not passed(point):
+        raise HookError(
+            f"{point!r} exists, but this call does not come by it: see its start_at_layer,"
+            " stop_at_layer and logits arguments."
+        )
+    return (point,)
+
+
+def resolve(selector: Selector, points: HookPoints) -> Point:
+    """Return the one point that `selector` names, its layer counted from the front.
+
+    Raises
+    ------
+    HookError
+        If it names none, several, or one that this model does not have.
+    """
+    match selector:
+        case str():
+            point: Point = parse_point(selector)
+        case (str(name),):
+            point = parse_point(named_site(name).string)
+        case (str(name), int(layer)):
+            site = named_site(name)
+            if isinstance(site, GlobalSite):
+                raise HookError(f"{site!r} belongs to no layer: leave out the {layer}.")
+            point = site[layer]
+        case GlobalSite() | LayerPoint():
+            point = selector
+        case _:
+            raise HookError(f"{selector!r} does not name one hook point.")
+    _refuse_absent(point.site, points)
+    if isinstance(point, LayerPoint):
+        n_layers = points.n_layers
+        if not -n_layers <= point.layer < n_layers:
+            raise HookError(f"{point!r}: this model's layers are 0 to {n_layers - 1}.")
+        point = point.site[point.layer % n_layers]
+    return point
+
+
+def _matching(
+    selector: Selector,
+    accepts: Callable[[str], bool],
+    points: HookPoints,
+    passed: Callable[[Point], bool],
+) -> tuple[Point, ...]:
+    found = [entry.point for entry in points if accepts(str(entry.point))]
+    if not found:
+        what = repr(selector) if isinstance(selector, str) else f"the predicate {selector!r}"
+        raise HookError(
+            f"{what} matches none of this model's {len(points)} hook points."
+            " print(model.hook_points) lists them."
+        )
+    # A broad pattern means what the pass computes anyway; a lazy point has to be meant.
+    eager = [point for point in found if not points.at(point).lazy]
+    return _some(selector, eager or found, passed)
+
+
+def _some(
+    selector: Selector, found: list[Point], passed: Callable[[Point], bool]
+) -> tuple[Point, ...]:
+    reached = tuple(point for point in found if passed(point))
+    if not reached:
+        raise HookError(f"{selector!r} means no point that this call comes by.")
+    return reached
+
+
+def _refuse_absent(site: GlobalSite | LayerSite, points: HookPoints) -> None:
+    if site in points.absent:
+        raise HookError(f"{site!r} does not exist in this model: {points.absent[site]}.")
+    if not any(entry.point.site is site for entry in points):
+        raise HookError(f"{site!r} is not a site of this model.")

@@ -1,0 +1,222 @@
+"""Hook sites: every place of a forward pass that can be read and changed, as values.
+
+``at.resid_post`` is a site, ``at.resid_post[5]`` a point: the site in one layer. Names, axes and
+meanings are TransformerLens'; ``str`` gives its spelling. :mod:`mi_ref.naming` reads that back.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeAlias, overload
+
+_RESID = ("batch", "pos", "d_model")
+_SCALE = ("batch", "pos", "1")
+_HEADS = ("batch", "pos", "head", "d_head")
+_KV_HEADS = ("batch", "pos", "kv_head", "d_head")
+_SCORES = ("batch", "head", "query_pos", "key_pos")
+_NEURONS = ("batch", "pos", "d_mlp")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class GlobalSite:
+    """A site that occurs once in a forward pass; it is its own point."""
+
+    name: str
+    string: str
+    axes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.string
+
+    def __repr__(self) -> str:
+        return f"at.{self.name}"
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return _restore, (GlobalSite, self.name, self.string, self.axes)
+
+    @property
+    def layer(self) -> None:
+        """None: the site belongs to no layer."""
+        return None
+
+    @property
+    def site(self) -> GlobalSite:
+        """The site itself."""
+        return self
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerSite:
+    """A site that occurs in every layer: index it by layer to get a point, slice it for several."""
+
+    name: str
+    string: str
+    """With ``{layer}`` where the number goes."""
+    axes: tuple[str, ...]
+
+    @overload
+    def __getitem__(self, layer: int) -> LayerPoint: ...
+    @overload
+    def __getitem__(self, layer: slice) -> LayerSpan: ...
+    def __getitem__(self, layer: int | slice) -> LayerPoint | LayerSpan:
+        if isinstance(layer, slice):
+            return LayerSpan(self, layer.start, layer.stop, layer.step)
+        if isinstance(layer, bool) or not isinstance(layer, int):
+            raise TypeError(f"at.{self.name} takes a layer number or a slice, not {layer!r}.")
+        return LayerPoint(self, layer)
+
+    def __str__(self) -> str:
+        return self.string
+
+    def __repr__(self) -> str:
+        return f"at.{self.name}"
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return _restore, (LayerSite, self.name, self.string, self.axes)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPoint:
+    """A site in one layer; a negative number counts from the last."""
+
+    site: LayerSite
+    layer: int
+
+    def __str__(self) -> str:
+        return self.site.string.format(layer=self.layer)
+
+    def __repr__(self) -> str:
+        return f"at.{self.site.name}[{self.layer}]"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpan:
+    """A site in a slice of the layers, settled once the model is known."""
+
+    site: LayerSite
+    start: int | None
+    stop: int | None
+    step: int | None
+
+    def layers(self, n_layers: int) -> range:
+        """Return the layers meant in a model of `n_layers`."""
+        return range(*slice(self.start, self.stop, self.step).indices(n_layers))
+
+    def __repr__(self) -> str:
+        ends = ["" if end is None else str(end) for end in (self.start, self.stop)]
+        step = "" if self.step is None else f":{self.step}"
+        return f"at.{self.site.name}[{':'.join(ends)}{step}]"
+
+
+Site: TypeAlias = GlobalSite | LayerSite
+Point: TypeAlias = GlobalSite | LayerPoint
+
+
+class Sites:
+    """Every site of a decoder, in forward order."""
+
+    embed = GlobalSite("embed", "hook_embed", _RESID)
+    """Token embedding, after the family's embedding scale if it has one."""
+    pos_embed = GlobalSite("pos_embed", "hook_pos_embed", _RESID)
+    """Learned position embedding."""
+    resid_pre = LayerSite("resid_pre", "blocks.{layer}.hook_resid_pre", _RESID)
+    """Residual stream entering the block."""
+    ln1_scale = LayerSite("ln1_scale", "blocks.{layer}.ln1.hook_scale", _SCALE)
+    """Denominator of the norm before attention."""
+    ln1_normalized = LayerSite("ln1_normalized", "blocks.{layer}.ln1.hook_normalized", _RESID)
+    """resid_pre over ln1_scale, before the gain."""
+    attn_in = LayerSite("attn_in", "blocks.{layer}.attn.hook_in", _RESID)
+    """What the query, key and value projections read: after the gain."""
+    q = LayerSite("q", "blocks.{layer}.attn.hook_q", _HEADS)
+    """Queries with bias, before rotary embedding."""
+    k = LayerSite("k", "blocks.{layer}.attn.hook_k", _KV_HEADS)
+    """Keys with bias, before rotary embedding; not repeated for grouped queries."""
+    v = LayerSite("v", "blocks.{layer}.attn.hook_v", _KV_HEADS)
+    """Values with bias; not repeated for grouped queries."""
+    rot_q = LayerSite("rot_q", "blocks.{layer}.attn.hook_rot_q", _HEADS)
+    """Queries after rotary embedding: what is dotted."""
+    rot_k = LayerSite("rot_k", "blocks.{layer}.attn.hook_rot_k", _KV_HEADS)
+    """Keys after rotary embedding: what is dotted."""
+    attn_scores = LayerSite("attn_scores", "blocks.{layer}.attn.hook_attn_scores", _SCORES)
+    """Scaled and masked (minus infinity): the softmax's input."""
+    pattern = LayerSite("pattern", "blocks.{layer}.attn.hook_pattern", _SCORES)
+    """Attention probabilities."""
+    z = LayerSite("z", "blocks.{layer}.attn.hook_z", _HEADS)
+    """Values weighted by the pattern, before W_O."""
+    result = LayerSite(
+        "result", "blocks.{layer}.attn.hook_result", ("batch", "pos", "head", "d_model")
+    )
+    """Each head's own output through its slice of W_O; computed only when asked for."""
+    attn_out_raw = LayerSite("attn_out_raw", "blocks.{layer}.attn.hook_out", _RESID)
+    """W_O's output with bias, before any norm after it."""
+    attn_out = LayerSite("attn_out", "blocks.{layer}.hook_attn_out", _RESID)
+    """What attention adds to the residual stream."""
+    resid_mid = LayerSite("resid_mid", "blocks.{layer}.hook_resid_mid", _RESID)
+    """Residual stream between attention and MLP."""
+    ln2_scale = LayerSite("ln2_scale", "blocks.{layer}.ln2.hook_scale", _SCALE)
+    """Denominator of the norm before the MLP."""
+    ln2_normalized = LayerSite("ln2_normalized", "blocks.{layer}.ln2.hook_normalized", _RESID)
+    """resid_mid over ln2_scale, before the gain."""
+    mlp_in = LayerSite("mlp_in", "blocks.{layer}.mlp.hook_in", _RESID)
+    """What the MLP reads: after the gain."""
+    pre = LayerSite("pre", "blocks.{layer}.mlp.hook_pre", _NEURONS)
+    """Gate branch, before the activation function."""
+    pre_linear = LayerSite("pre_linear", "blocks.{layer}.mlp.hook_pre_linear", _NEURONS)
+    """Up branch of a gated MLP."""
+    post = LayerSite("post", "blocks.{layer}.mlp.hook_post", _NEURONS)
+    """The neurons: what the down projection reads."""
+    mlp_out_raw = LayerSite("mlp_out_raw", "blocks.{layer}.mlp.hook_out", _RESID)
+    """Down projection's output with bias, before any norm after it."""
+    mlp_out = LayerSite("mlp_out", "blocks.{layer}.hook_mlp_out", _RESID)
+    """What the MLP adds to the residual stream."""
+    resid_post = LayerSite("resid_post", "blocks.{layer}.hook_resid_post", _RESID)
+    """Residual stream leaving the block."""
+    ln_final_scale = GlobalSite("ln_final_scale", "ln_final.hook_scale", _SCALE)
+    """Denominator of the final norm."""
+    ln_final_normalized = GlobalSite("ln_final_normalized", "ln_final.hook_normalized", _RESID)
+    """Final residual stream over ln_final_scale, before the gain."""
+    unembed_in = GlobalSite("unembed_in", "unembed.hook_in", _RESID)
+    """What the unembedding reads: after the final norm's gain."""
+    logits = GlobalSite("logits", "unembed.hook_out", ("batch", "pos", "d_vocab"))
+    """The unembedding's output, before a final soft-cap; ``run.logits`` is after it."""
+
+
+at = Sites()
+"""The sites: ``at.embed``, ``at.resid_post[5]``, ``at.pattern[2:8]``, …"""
+
+ALL_SITES: tuple[Site, ...] = tuple(
+    site for site in vars(Sites).values() if isinstance(site, GlobalSite | LayerSite)
+)
+"""Every site in forward order."""
+
+LAZY = frozenset({at.result})
+"""Sites that are computed only if something asks for them."""
+
+
+def _restore(
+    kind: type[GlobalSite] | type[LayerSite], name: str, string: str, axes: tuple[str, ...]
+) -> Site:
+    """Unpickle a site: the one of this module if it is that one, so that identity survives."""
+    own = getattr(at, name, None)
+    if isinstance(own, GlobalSite | LayerSite) and own.string == string:
+        return own
+    return kind(name, string, axes)
+
+
+@cache
+def meanings() -> dict[str, str]:
+    """Return each site's docstring by name: the text an editor shows is the text we print."""
+    body = ast.parse(inspect.getsource(Sites)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for statement, following in zip(body.body, body.body[1:], strict=False):
+        match statement, following:
+            case (
+                ast.Assign(targets=[ast.Name(id=name)]),
+                ast.Expr(value=ast.Constant(value=str(text))),
+            ):
+                found[name] = text
+    return found

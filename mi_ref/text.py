@@ -1,0 +1,146 @@
+"""A model's text side, in TransformerLens' words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
+from mi_ref._typing import Array, Int
+from mi_ref.backend import Backend
+from mi_ref.config import DecoderConfig
+from mi_ref.errors import TokenError
+from mi_ref.tokenizer import Tokenizer
+
+Prompt: TypeAlias = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Array
+"""Text, several texts of equal length in tokens, or token ids ``[pos]`` or ``[batch, pos]``."""
+
+
+class TextMethods:
+    """Text to tokens and back; token ids are accepted wherever text is."""
+
+    __slots__ = ()
+
+    cfg: DecoderConfig
+    backend: Backend
+    tokenizer: Tokenizer
+
+    def to_tokens(
+        self, prompt: Prompt, *, prepend_bos: bool | None = None
+    ) -> Int[Array, "batch pos"]:
+        """Return token ids, checked, on the model's device.
+
+        Parameters
+        ----------
+        prompt
+            Text or ids.
+        prepend_bos : bool or None
+            Whether text gets a beginning-of-sequence token; None: as the checkpoint's own
+            tokenizer does. Ids are taken as they are.
+
+        Raises
+        ------
+        TokenError
+            If the prompt is empty, ids are no whole numbers or out of range, or rows differ in
+            length.
+        """
+        rows = self._rows(prompt, prepend_bos)
+        if not rows or not all(rows):
+            raise TokenError("the prompt is empty: a forward pass needs at least one token.")
+        lengths = sorted({len(row) for row in rows})
+        if len(lengths) > 1:
+            raise TokenError(
+                f"the prompts have {', '.join(map(str, lengths))} tokens: rows of one batch must be"
+                " equally long. Run them one by one."
+            )
+        d_vocab = self.cfg.d_vocab
+        outside = sorted({token for row in rows for token in row if not 0 <= token < d_vocab})
+        if outside:
+            raise TokenError(
+                f"token ids {outside[:8]} are out of range: this model's d_vocab is {d_vocab}."
+                " Were they made by another model's tokenizer?"
+            )
+        return self.backend.xp.asarray(rows, dtype=self.backend.xp.int64, device=self.backend.device)
+
+    def to_string(self, tokens: Prompt) -> Any:
+        """Return the text of ids ``[pos]``, or a list of texts for ``[batch, pos]``."""
+        rows = _nested(tokens, self.backend)
+        if rows and isinstance(rows[0], list):
+            return [self.tokenizer.decode(row) for row in rows]
+        return self.tokenizer.decode(rows)
+
+    def to_str_tokens(self, prompt: Prompt, *, prepend_bos: bool | None = None) -> Any:
+        """Return each token as text: a list, or a list of lists for several prompts."""
+        rows = self._rows(prompt, prepend_bos)
+        texts = [[self.token_string(token) for token in row] for row in rows]
+        return texts[0] if len(texts) == 1 else texts
+
+    def to_single_token(self, text: str) -> int:
+        """Return the id of a text that is exactly one token.
+
+        Raises
+        ------
+        TokenError
+            If it is not, with its pieces.
+        """
+        return self.tokenizer.single_id(text)
+
+    def token_string(self, token: int) -> str:
+        """Return one token as text; ids that the tokenizer does not know show as ``<id 9>``."""
+        try:
+            return self.tokenizer.token_string(token)
+        except TokenError:
+            # Embeddings are often padded beyond the vocabulary, and ids work without a tokenizer.
+            return f"<id {token}>"
+
+    def get_token_position(
+        self,
+        single_token: str | int,
+        prompt: Prompt,
+        *,
+        mode: Literal["first", "last"] = "first",
+        prepend_bos: bool | None = None,
+    ) -> int:
+        """Return where a token stands in a prompt.
+
+        Raises
+        ------
+        TokenError
+            If it does not occur, or the prompt is a batch.
+        """
+        wanted = self.to_single_token(single_token) if isinstance(single_token, str) else single_token
+        rows = self._rows(prompt, prepend_bos)
+        if len(rows) != 1:
+            raise TokenError(f"get_token_position takes one prompt, not {len(rows)}.")
+        places = [place for place, token in enumerate(rows[0]) if token == wanted]
+        if not places:
+            shown = [self.token_string(token) for token in rows[0]]
+            raise TokenError(f"{single_token!r} (id {wanted}) does not occur in {shown}.")
+        return places[0] if mode == "first" else places[-1]
+
+    def _rows(self, prompt: Prompt, prepend_bos: bool | None) -> list[list[int]]:
+        if isinstance(prompt, str):
+            return [list(self.tokenizer.encode(prompt, prepend_bos=prepend_bos).ids)]
+        values = _nested(prompt, self.backend)
+        if values and all(isinstance(value, str) for value in values):
+            return [list(self.tokenizer.encode(v, prepend_bos=prepend_bos).ids) for v in values]
+        rows = values if values and isinstance(values[0], list) else [values]
+        wrong = [t for row in rows for t in row if isinstance(t, bool) or not isinstance(t, int)]
+        if wrong:
+            raise TokenError(
+                f"{wrong[0]!r} is no token id: a prompt is text, whole numbers [pos] or"
+                " [batch, pos], or with start_at_layer a residual stream."
+            )
+        return rows
+
+
+def _nested(values: Any, backend: Backend) -> list[Any]:
+    """Return arrays and sequences as plain nested lists."""
+    if hasattr(values, "dtype"):
+        listed = values.tolist() if hasattr(values, "tolist") else backend.to_host(values).tolist()
+        return listed if isinstance(listed, list) else [listed]
+    return [_nested(v, backend) if isinstance(v, list | tuple) else _plain(v) for v in values]
+
+
+def _plain(value: Any) -> Any:
+    """Turn a library's whole number into Python's; leave anything else as it is."""
+    return value if isinstance(value, str | bool) or not hasattr(value, "__index__") else int(value)

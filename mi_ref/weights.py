@@ -1,0 +1,218 @@
+"""Tensors of a safetensors checkpoint, memory-mapped; knows files and dtypes, no model.
+
+The header is read here rather than through `safetensors` because the library copies every tensor
+and offers no NumPy bfloat16, while a mapped float32 weight can be used where it lies: no copy, no
+second of loading, memory shared between processes. Pickled formats are never opened.
+
+Source: https://huggingface.co/docs/safetensors (file format).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import mmap
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from mi_ref.errors import WeightError
+
+HostArray: TypeAlias = "np.ndarray[Any, Any]"
+
+_STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_MAX_HEADER_BYTES = 100_000_000
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """What a file's header says of one tensor."""
+
+    dtype: str
+    """As safetensors spells it: ``F32``, ``BF16``, …"""
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    info: TensorInfo
+    file: int
+    start: int
+    stop: int
+
+
+class Weights:
+    """The tensors of one checkpoint, in one file or several, mapped and read on demand.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Safetensors files.
+    weight_map : mapping or None
+        Tensor name to file name, from ``model.safetensors.index.json``; checked against the files.
+
+    Raises
+    ------
+    WeightError
+        If a file is truncated or malformed, a tensor stands in two files, or the index and the
+        files disagree.
+    """
+
+    def __init__(
+        self, paths: Iterable[Path], weight_map: Mapping[str, str] | None = None
+    ) -> None:
+        self._paths = tuple(paths)
+        self._maps: list[mmap.mmap] = []
+        self._places: dict[str, _Place] = {}
+        for number, path in enumerate(self._paths):
+            for name, info, start, stop in _read_header(path):
+                if name in self._places:
+                    other = self._paths[self._places[name].file].name
+                    raise WeightError(f"{name} stands in both {other} and {path.name}.")
+                self._places[name] = _Place(info, number, start, stop)
+            with path.open("rb") as file:
+                self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        _check_index(weight_map, self._places, self._paths)
+
+    @property
+    def info(self) -> dict[str, TensorInfo]:
+        """Dtype and shape of every tensor, by name."""
+        return {name: place.info for name, place in self._places.items()}
+
+    def load(self, name: str, dtype: str) -> HostArray:
+        """Return tensor `name` as a host array of `dtype`, ``"float32"`` or ``"float64"``.
+
+        A view of the mapped file if it is stored so, else a decoded copy (bfloat16 and float16
+        values are exact in either). The stored bytes of a copy are handed back to the system.
+
+        Raises
+        ------
+        WeightError
+            If it is stored in a dtype that holds no plain weights, or is not finite.
+        """
+        place = self._places[name]
+        if place.info.dtype not in _STORED:
+            raise WeightError(
+                f"{name} is stored as {place.info.dtype}; this package reads"
+                f" {', '.join(_STORED)}. Quantised checkpoints need their original weights."
+            )
+        stored = np.dtype(_STORED[place.info.dtype])
+        count = math.prod(place.info.shape)
+        mapped = self._maps[place.file]
+        raw = np.frombuffer(mapped, dtype=stored, count=count, offset=place.start)
+        flat = _decode(raw, place.info.dtype, np.dtype(dtype))
+        _check_finite(flat, name)
+        if flat is not raw:
+            _release(mapped, place.start, place.stop)
+        return flat.reshape(place.info.shape)
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of all files' bytes, in the order given, as hex."""
+        digest = hashlib.sha256()
+        for mapped in self._maps:
+            for start in range(0, len(mapped), _CHUNK):
+                digest.update(mapped[start : start + _CHUNK])
+        return digest.hexdigest()
+
+
+def read_headers(paths: Iterable[Path]) -> dict[str, TensorInfo]:
+    """Return dtype and shape of every tensor in some safetensors files, reading headers only."""
+    return {name: info for path in paths for name, info, _, _ in _read_header(path)}
+
+
+def _read_header(path: Path) -> list[tuple[str, TensorInfo, int, int]]:
+    """Read name, info and absolute byte range of each tensor; refuse whatever does not add up."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
+        if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
+            raise WeightError(
+                f"{path} is {size} bytes long and no complete safetensors file: its first 8 bytes"
+                f" announce a header of {length} bytes. Was the download interrupted, or is it a"
+                " Git LFS pointer?"
+            )
+        text = file.read(length)
+    try:
+        header = json.loads(text)
+        header.pop("__metadata__", None)
+        entries = [
+            (name, TensorInfo(entry["dtype"], tuple(entry["shape"])), *entry["data_offsets"])
+            for name, entry in header.items()
+        ]
+        bounds = sorted((int(start), int(stop)) for _, _, start, stop in entries)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WeightError(f"the header of {path} is not that of a safetensors file: {error}.") from error
+    begin, needed = 8 + length, max((stop for _, stop in bounds), default=0)
+    if begin + needed > size:
+        raise WeightError(
+            f"{path} is truncated: {size} bytes, but its header needs {begin + needed}."
+            " Fetch the file again."
+        )
+    if any(stop < start or start < 0 for start, stop in bounds) or any(
+        later[0] < earlier[1] for earlier, later in zip(bounds, bounds[1:], strict=False)
+    ):
+        raise WeightError(f"the header of {path} gives tensors overlapping or negative ranges.")
+    for name, info, start, stop in entries:
+        width = np.dtype(_STORED[info.dtype]).itemsize if info.dtype in _STORED else None
+        if width is not None and math.prod(info.shape) * width != stop - start:
+            raise WeightError(
+                f"{name} in {path} is {info.dtype} {info.shape}, which takes"
+                f" {math.prod(info.shape) * width} bytes; its header gives it {stop - start}."
+            )
+    return [(name, info, begin + start, begin + stop) for name, info, start, stop in entries]
+
+
+def _check_index(
+    weight_map: Mapping[str, str] | None, places: Mapping[str, _Place], paths: tuple[Path, ...]
+) -> None:
+    """Refuse an index that promises tensors elsewhere than where the files hold them."""
+    wrong = [
+        f"{name}: index says {file}, "
+        + (f"found in {paths[places[name].file].name}" if name in places else "found nowhere")
+        for name, file in (weight_map or {}).items()
+        if name not in places or paths[places[name].file].name != file
+    ]
+    if wrong:
+        listed = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
+        raise WeightError(f"model.safetensors.index.json and its shards disagree. {listed}.")
+
+
+def _decode(raw: HostArray, stored: str, dtype: np.dtype[Any]) -> HostArray:
+    """Widen stored values exactly; the same object comes back if there is nothing to do."""
+    if stored == "BF16":
+        # A bfloat16 is the upper half of the float32 of the same value.
+        halves = np.zeros((raw.size, 2), dtype="<u2")
+        halves[:, 1] = raw
+        raw = halves.view("<f4").reshape(-1)
+    return raw if raw.dtype == dtype and raw.flags.aligned else raw.astype(dtype)
+
+
+def _check_finite(flat: HostArray, name: str) -> None:
+    # The sum is not finite if any term is not: one pass without a temporary. A finite tensor whose
+    # sum overflows is looked at closely.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(flat.sum()):
+            return
+    bad = np.flatnonzero(~np.isfinite(flat))
+    if bad.size:
+        raise WeightError(
+            f"{name} holds {bad.size} values that are NaN or infinite (first: flat index"
+            f" {bad[0]}, {flat[bad[0]]}). The checkpoint is damaged or was saved after training"
+            " diverged; every activation would be NaN, so loading stops here."
+        )
+
+
+def _release(mapped: mmap.mmap, start: int, stop: int) -> None:
+    """Drop the pages of bytes that were decoded, so that memory holds the weights once."""
+    if hasattr(mmap, "MADV_DONTNEED"):
+        first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
+        last = stop // mmap.PAGESIZE * mmap.PAGESIZE
+        if last > first:
+            mapped.madvise(mmap.MADV_DONTNEED, first, last - first)
