@@ -7,27 +7,42 @@ them together, `analysis` asks questions.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from mi_ref.backend import Backend, get_backend
+from mi_ref.cache import Cache
+from mi_ref.errors import (
+    BackendError,
+    ConfigError,
+    HookError,
+    HubError,
+    MiRefError,
+    ShapeError,
+    TokenError,
+    WeightError,
+)
+from mi_ref.hooks import Hook, capture
+from mi_ref.loading import from_pretrained
+from mi_ref.model import Model
+from mi_ref.run import Run
+from mi_ref.sites import GlobalSite, LayerSite, at
 
-if TYPE_CHECKING:
-    from mi_ref import analysis as analysis
-    from mi_ref.backend import Backend as Backend, get_backend as get_backend
-    from mi_ref.cache import Cache as Cache
-    from mi_ref.errors import (
-        BackendError as BackendError,
-        ConfigError as ConfigError,
-        HookError as HookError,
-        HubError as HubError,
-        MiRefError as MiRefError,
-        ShapeError as ShapeError,
-        TokenError as TokenError,
-        WeightError as WeightError,
-    )
-    from mi_ref.hooks import Hook as Hook, capture as capture
-    from mi_ref.inspection import inspect_checkpoint as inspect_checkpoint
-    from mi_ref.loading import from_pretrained as from_pretrained
-    from mi_ref.model import Model as Model
-    from mi_ref.run import Run as Run
-    from mi_ref.sites import LayerSite as LayerSite, at as at
-    from mi_ref.tokenizer import Tokenizer as Tokenizer
+__all__ = [
+    "Backend",
+    "BackendError",
+    "Cache",
+    "ConfigError",
+    "GlobalSite",
+    "Hook",
+    "HookError",
+    "HubError",
+    "LayerSite",
+    "MiRefError",
+    "Model",
+    "Run",
+    "ShapeError",
+    "TokenError",
+    "WeightError",
+    "at",
+    "capture",
+    "from_pretrained",
+    "get_backend",
+]

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING
 
 from mi_ref._typing import Array, DType, Namespace
 from mi_ref.errors import BackendError
 from mi_ref.ops import Ops
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 DTYPES = ("float32", "float64")
 """What a forward pass can run in."""
@@ -55,6 +58,8 @@ class Backend:
 
 def available_backends() -> dict[str, EntryPoint]:
     """Return the installed backends by name."""
+    from importlib.metadata import entry_points
+
     return {point.name: point for point in entry_points(group="mi_ref.backends")}
 
 

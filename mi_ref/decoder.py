@@ -72,7 +72,12 @@ def run_layers(
 
 
 def unembed(
-    params: DecoderParams, cfg: DecoderConfig, resid: Residual, tap: Tap, backend: Backend, last: bool
+    params: DecoderParams,
+    cfg: DecoderConfig,
+    resid: Residual,
+    tap: Tap,
+    backend: Backend,
+    last: bool,
 ) -> Float[Array, "batch out_pos d_vocab"]:
     """Return the logits of a residual stream: final norm, then unembedding.
 
@@ -185,8 +190,6 @@ def _rotary(
     """Compute each rotary variant's tables once for all layers that share it."""
     kinds = {(cfg.layers[number].attn.rope, cfg.layers[number].attn.d_head) for number in layers}
     return {
-        rope: rotary_tables(
-            rope, d_head, n_pos, dtype=dtype, xp=backend.xp, device=backend.device
-        )
+        rope: rotary_tables(rope, d_head, n_pos, dtype=dtype, xp=backend.xp, device=backend.device)
         for rope, d_head in kinds
     }

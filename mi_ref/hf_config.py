@@ -13,24 +13,27 @@ from mi_ref.errors import ConfigError
 
 # Keys that touch no arithmetic of a forward pass: token ids, dtypes, stamps, training and
 # generation settings, HuggingFace's own bookkeeping.
-INERT = frozenset(
-    """
-    _attn_implementation _attn_implementation_autoset _name_or_path architectures
-    attention_dropout attn_implementation attn_pdrop auto_map bad_words_ids begin_suppress_tokens
-    bos_token_id chunk_size_feed_forward classifier_dropout cross_attention_hidden_size
-    decoder_start_token_id diversity_penalty do_sample dtype early_stopping embd_pdrop
-    encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task
-    forced_bos_token_id forced_eos_token_id hidden_dropout id2label initializer_range
-    is_encoder_decoder keys_to_ignore_at_inference label2id length_penalty max_length
-    max_new_tokens max_sequence_length min_length model_type no_repeat_ngram_size num_beam_groups
-    num_beams num_return_sequences output_attentions output_hidden_states output_scores
-    pad_token_id prefix problem_type remove_invalid_values repetition_penalty resid_pdrop
-    residual_dropout return_dict return_dict_in_generate sep_token_id suppress_tokens
-    task_specific_params temperature tokenizer_class top_k top_p torch_dtype torchscript
-    transformers.js_config transformers_js_config transformers_version typical_p unsloth_fixed
-    unsloth_version use_bfloat16 use_cache
-    """.split()
-)
+# fmt: off
+INERT = frozenset({
+    "_attn_implementation", "_attn_implementation_autoset", "_name_or_path", "architectures",
+    "attention_dropout", "attn_implementation", "attn_pdrop", "auto_map", "bad_words_ids",
+    "begin_suppress_tokens", "bos_token_id", "chunk_size_feed_forward", "classifier_dropout",
+    "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample",
+    "dtype", "early_stopping", "embd_pdrop", "encoder_no_repeat_ngram_size", "eos_token_id",
+    "exponential_decay_length_penalty", "finetuning_task", "forced_bos_token_id",
+    "forced_eos_token_id", "hidden_dropout", "id2label", "initializer_range",
+    "is_encoder_decoder", "keys_to_ignore_at_inference", "label2id", "length_penalty",
+    "max_length", "max_new_tokens", "max_sequence_length", "min_length", "model_type",
+    "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences",
+    "output_attentions", "output_hidden_states", "output_scores", "pad_token_id", "prefix",
+    "problem_type", "remove_invalid_values", "repetition_penalty", "resid_pdrop",
+    "residual_dropout", "return_dict", "return_dict_in_generate", "sep_token_id",
+    "suppress_tokens", "task_specific_params", "temperature", "tokenizer_class", "top_k",
+    "top_p", "torch_dtype", "torchscript", "transformers.js_config", "transformers_js_config",
+    "transformers_version", "typical_p", "unsloth_fixed", "unsloth_version", "use_bfloat16",
+    "use_cache",
+})
+# fmt: on
 
 _REQUIRED: Any = object()
 
@@ -64,27 +67,31 @@ class HfConfig:
         value = self._get(key, default)
         if isinstance(value, int) and not isinstance(value, bool) and value > 0:
             return value
-        return self._fault(key, value, "a whole number above 0", 1)
+        self._fault(key, value, "a whole number above 0")
+        return 1
 
     def number(self, key: str, default: Any = _REQUIRED) -> float:
         """Return a positive number; an absent or null key gives `default`."""
         value = self._get(key, default)
         if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
             return float(value)
-        return self._fault(key, value, "a number above 0", 1.0)
+        self._fault(key, value, "a number above 0")
+        return 1.0
 
     def flag(self, key: str, default: Any = _REQUIRED) -> bool:
         """Return a boolean; an absent or null key gives `default`."""
         value = self._get(key, default)
-        return value if isinstance(value, bool) else self._fault(key, value, "true or false", False)
+        if not isinstance(value, bool):
+            self._fault(key, value, "true or false")
+        return value is True
 
     def choice(self, key: str, choices: Mapping[str, Any], default: Any = _REQUIRED) -> Any:
         """Return what `choices` has for the key's value."""
         value = self._get(key, default)
         if isinstance(value, str) and value in choices:
             return choices[value]
-        needed = "one of " + ", ".join(map(repr, choices))
-        return self._fault(key, value, needed, next(iter(choices.values())))
+        self._fault(key, value, "one of " + ", ".join(map(repr, choices)))
+        return next(iter(choices.values()))
 
     def head_width(self, key: str, d_model: int, n_heads: int) -> int:
         """Return ``d_head``, which unless given is ``d_model / n_heads``; rotary needs it even."""
@@ -94,7 +101,9 @@ class HfConfig:
             " which would settle the width of a head, is missing",
         )
         width = self.integer(key, max(d_model // n_heads, 1))
-        self.require(width % 2 == 0, f"heads are {width} wide; rotary embedding needs an even width")
+        self.require(
+            width % 2 == 0, f"heads are {width} wide; rotary embedding needs an even width"
+        )
         return width
 
     def groups(self, key: str, n_heads: int) -> int:
@@ -109,7 +118,10 @@ class HfConfig:
     def section(self, key: str) -> Mapping[str, Any]:
         """Return a nested object; an absent or null key gives an empty one."""
         value = self._get(key, {})
-        return value if isinstance(value, Mapping) else self._fault(key, value, "an object", {})
+        if isinstance(value, Mapping):
+            return value
+        self._fault(key, value, "an object")
+        return {}
 
     def nested(self, key: str, value: Mapping[str, Any]) -> HfConfig:
         """Return a fence around part of this config, whose faults and unread keys count here."""
@@ -188,7 +200,6 @@ class HfConfig:
     def _name(self, key: str) -> str:
         return key if self._source.endswith(".json") else f"{self._source}.{key}"
 
-    def _fault(self, key: str, value: Any, needed: str, stand_in: Any) -> Any:
+    def _fault(self, key: str, value: Any, needed: str) -> None:
         found = "missing" if value is _REQUIRED else repr(value)
         self.faults.append(f"{self._name(key)} is {found}; {self._family} needs {needed}")
-        return stand_in

@@ -247,7 +247,7 @@ def _checked(value: Array, x: Array, entry: HookPoint, what: str) -> Array:
     if value.shape != x.shape:
         sizes = ", ".join(f"{a} {n}" for a, n in zip(entry.axes, x.shape, strict=True))
         raise ShapeError(
-            f"{what} at {entry.point!r} has shape {tuple(value.shape)}; the activation is ({sizes})."
+            f"{what} at {entry.point!r} has shape {tuple(value.shape)}; it must be ({sizes})."
             + _differs(value.shape, x.shape, entry.axes)
         )
     if value.dtype != x.dtype or value.device != x.device:

@@ -10,32 +10,22 @@ from __future__ import annotations
 import difflib
 import json
 import os
-import re
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
+from mi_ref.checkpoint import (
+    CONFIG,
+    INDEX,
+    NEEDED,
+    SINGLE,
+    TOKENIZER,
+    Checkpoint,
+    Source,
+    read_checkpoint,
+)
 from mi_ref.errors import HubError, MiRefError, WeightError
 from mi_ref.weights import TensorInfo
 
 _MODELS = Path(__file__).parent / "models"
-_CONFIG, _SINGLE, _INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-_TOKENIZER = "tokenizer.json", "tokenizer_config.json"
-_SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
-_PICKLED = re.compile(r"^pytorch_model.*\.bin$|\.(pt|pth|ckpt)$")
-
-_NEEDED = (
-    "A checkpoint needs config.json and safetensors weights: model.safetensors, or"
-    " model.safetensors.index.json with every shard it names."
-)
-_PICKLES = """\
-{where} holds its weights only as pickles ({files}). Reading a pickle can run any code hidden in \
-it, so only safetensors are read. If you trust its author, convert it once and pass the new folder:
-    from transformers import AutoModelForCausalLM
-    AutoModelForCausalLM.from_pretrained({name!r}).save_pretrained('converted')
-or let https://huggingface.co/spaces/safetensors/convert open a pull request on the Hub, and pass \
-revision='refs/pr/N'."""
 
 _LOGIN = "run `hf auth login` or pass token="
 # By class name, because the client's HTTP library (httpx, httpx2) differs by version.
@@ -62,26 +52,6 @@ _FAILURES = {
 }
 _FAILURES["FileMetadataError"] = _FAILURES["JSONDecodeError"]
 _FAILURES["ConnectionError"] = _FAILURES["TimeoutError"] = _FAILURES["HTTPError"]
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The files of one checkpoint, on this machine."""
-
-    name: str
-    """As the caller gave it."""
-    revision: str | None
-    """Commit hash on the Hub; None for a folder or a bundled model."""
-    config: Path
-    weights: tuple[Path, ...]
-    """Safetensors files in the order of their names; empty if `headers` is given instead."""
-    weight_map: Mapping[str, str] | None
-    """Tensor name to file name, from ``model.safetensors.index.json``; None without an index."""
-    tokenizer: Path | None
-    """``tokenizer.json``; None where there is none, which only text needs."""
-    tokenizer_config: Path | None
-    headers: Mapping[str, TensorInfo] | None
-    """Dtype and shape of every tensor, if only these were fetched from the Hub."""
 
 
 def find_checkpoint(
@@ -130,8 +100,10 @@ def find_checkpoint(
             " revisions. Leave it out."
         )
     if folder is not None:
-        remedy = f"{_NEEDED} (A folder is looked for before bundled models and the Hub.)"
-        return _read(_Source(name, f"the folder {folder}", _files(folder), folder.joinpath, remedy))
+        remedy = f"{NEEDED} (A folder is looked for before bundled models and the Hub.)"
+        return read_checkpoint(
+            Source(name, f"the folder {folder}", _files(folder), folder.joinpath, remedy)
+        )
     if "://" in name:
         raise HubError(f"{name!r} is an address; pass the repository's id, as in 'org/name'.")
     marks = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
@@ -141,26 +113,6 @@ def find_checkpoint(
             f" folder, or a Hub repository as 'org/name'.{_bundled_hint(name)}"
         )
     return _from_hub(name, revision, token, local_files_only, headers_only)
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """The files of one checkpoint before they are fetched."""
-
-    name: str
-    where: str
-    held: frozenset[str]
-    fetch: Callable[[str], Path]
-    remedy: str = _NEEDED
-    revision: str | None = None
-    partial: bool = False
-    """Whether files that are not held may exist elsewhere."""
-
-    def lacks(self, files: Iterable[str]) -> HubError:
-        names = sorted(self.held)
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-        holds = (", ".join(names[:10]) or "no files") + more
-        return HubError(f"{self.where} lacks {', '.join(files)}; it holds {holds}. {self.remedy}")
 
 
 def _local(name: str) -> Path | None:
@@ -176,7 +128,7 @@ def _files(folder: Path) -> frozenset[str]:
 
 
 def _bundled() -> dict[str, Path]:
-    return {path.parent.name: path.parent for path in sorted(_MODELS.glob(f"*/{_CONFIG}"))}
+    return {path.parent.name: path.parent for path in sorted(_MODELS.glob(f"*/{CONFIG}"))}
 
 
 def _bundled_hint(name: str) -> str:
@@ -214,13 +166,14 @@ def _from_cache(name: str, revision: str | None) -> Checkpoint:
     from huggingface_hub import constants, try_to_load_from_cache
 
     remedy = "Load it once with a network, without local_files_only=True or HF_HUB_OFFLINE=1."
-    for file in (_CONFIG, _SINGLE, _INDEX, *_TOKENIZER):
+    for file in (CONFIG, SINGLE, INDEX, *TOKENIZER):
         path = try_to_load_from_cache(name, file, revision=revision)
         if isinstance(path, str):
-            folder = Path(path).parent
-            where = f"the cached copy of {name!r} (commit {folder.name})"
-            held, commit = _files(folder), folder.name
-            return _read(_Source(name, where, held, folder.joinpath, remedy, commit, partial=True))
+            folder, commit = Path(path).parent, Path(path).parent.name
+            where, held = f"the cached copy of {name!r} (commit {commit})", _files(folder)
+            return read_checkpoint(
+                Source(name, where, held, folder.joinpath, remedy, commit, partial=True)
+            )
     raise HubError(
         f"{name!r} at revision {revision or 'main'!r} is not in the Hub cache"
         f" ({constants.HF_HUB_CACHE}). {remedy}{_bundled_hint(name)}"
@@ -236,10 +189,10 @@ def _from_network(
     api, timeout = HfApi(token=token), constants.HF_HUB_ETAG_TIMEOUT
     info = api.model_info(name, revision=revision, timeout=timeout)
     commit = info.sha or ""
-    if any(file.rfilename == _CONFIG for file in info.siblings or ()):
+    if any(file.rfilename == CONFIG for file in info.siblings or ()):
         # By branch, not by commit: the client notes which commit a branch is at only then, and
         # without that note it finds nothing in its cache offline.
-        commit = Path(api.hf_hub_download(name, _CONFIG, revision=revision)).parent.name
+        commit = Path(api.hf_hub_download(name, CONFIG, revision=revision)).parent.name
         if commit != info.sha:
             info = api.model_info(name, revision=commit, timeout=timeout)
     held = frozenset(file.rfilename for file in info.siblings or () if "/" not in file.rfilename)
@@ -254,8 +207,8 @@ def _from_network(
             raise WeightError(f"{file} of {name!r} is no safetensors file: {error}") from error
         return {tensor: TensorInfo(of.dtype, tuple(of.shape)) for tensor, of in found.items()}
 
-    source = _Source(name, f"the Hub repository {name!r} ({commit})", held, fetch, revision=commit)
-    return _read(source, header if headers_only else None)
+    source = Source(name, f"the Hub repository {name!r} ({commit})", held, fetch, revision=commit)
+    return read_checkpoint(source, header if headers_only else None)
 
 
 def _explain(error: BaseException, name: str, revision: str | None) -> str:
@@ -270,9 +223,7 @@ def _explain(error: BaseException, name: str, revision: str | None) -> str:
         kinds.insert(0, str(status))
     try:
         found = _from_cache(name, revision)
-        cached = (
-            f"Or pass local_files_only=True: commit {found.revision} is in the cache, complete."
-        )
+        cached = f"Or pass local_files_only=True: commit {found.revision} is cached, complete."
     except (MiRefError, ValueError):
         cached = "The cache lacks files of it, so local_files_only=True cannot help."
     return next(_FAILURES[kind] for kind in kinds if kind in _FAILURES).format(
@@ -285,74 +236,3 @@ def _explain(error: BaseException, name: str, revision: str | None) -> str:
         status=status,
         cached=cached,
     )
-
-
-def _read(
-    source: _Source, header: Callable[[str], dict[str, TensorInfo]] | None = None
-) -> Checkpoint:
-    """Check that every file needed is held, then fetch them, small ones first."""
-    if _CONFIG not in source.held:
-        raise source.lacks([_CONFIG])
-    names, weight_map = _weight_names(source)
-    config = source.fetch(_CONFIG)
-    tokenizer, tokenizer_config = (
-        source.fetch(file) if file in source.held else None for file in _TOKENIZER
-    )
-    weights: tuple[Path, ...] = ()
-    headers = None
-    if header is None:
-        weights = tuple(source.fetch(file) for file in names)
-    else:
-        with ThreadPoolExecutor(8) as pool:
-            headers = {key: of for part in pool.map(header, names) for key, of in part.items()}
-    return Checkpoint(
-        source.name,
-        source.revision,
-        config,
-        weights,
-        weight_map,
-        tokenizer,
-        tokenizer_config,
-        headers,
-    )
-
-
-def _weight_names(source: _Source) -> tuple[list[str], dict[str, str] | None]:
-    """Choose the weight files: a single file before an index before a file of another name."""
-    if _SINGLE in source.held:
-        return [_SINGLE], None
-    if _INDEX in source.held:
-        weight_map = _read_index(source.fetch(_INDEX))
-        shards = sorted(set(weight_map.values()))
-        if missing := [shard for shard in shards if shard not in source.held]:
-            raise source.lacks(missing)
-        return shards, weight_map
-    found = [file for file in source.held if file.endswith(".safetensors")]
-    if len(found) == 1 and not _SHARD.search(found[0]):
-        return found, None
-    if found:
-        raise source.lacks([f"{_INDEX}, which says which of the weight files belong to the model"])
-    pickled = ", ".join(sorted(file for file in source.held if _PICKLED.search(file)))
-    if pickled and not source.partial:
-        raise WeightError(_PICKLES.format(where=source.where, files=pickled, name=source.name))
-    raise source.lacks([f"{_SINGLE} (or {_INDEX} and its shards)"])
-
-
-def _read_index(path: Path) -> dict[str, str]:
-    try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise WeightError(f"{path} is not valid JSON: {error}. Fetch the file again.") from error
-    weight_map = index.get("weight_map") if isinstance(index, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise WeightError(
-            f"{path} has no 'weight_map', so nothing says which file holds which tensor."
-            " Fetch the file again."
-        )
-    for name, file in weight_map.items():
-        # A path could point out of the folder; a file of another format could be a pickle.
-        if not isinstance(file, str) or not re.fullmatch(r"[^/\\]+\.safetensors", file):
-            raise WeightError(
-                f"{path} puts {name!r} into {file!r}; a shard is a .safetensors file beside it."
-            )
-    return weight_map

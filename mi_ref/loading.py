@@ -7,19 +7,21 @@ import os
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mi_ref.backend import Backend, get_backend
 from mi_ref.errors import ConfigError
 from mi_ref.families import FAMILIES, Family
 from mi_ref.hf_config import HfConfig
 from mi_ref.hook_points import decoder_hook_points
-from mi_ref.hub import Checkpoint, find_checkpoint
 from mi_ref.model import Model
 from mi_ref.params import check_tensors, load_params
 from mi_ref.provenance import Source
 from mi_ref.tokenizer import Tokenizer
 from mi_ref.weights import Weights
+
+if TYPE_CHECKING:
+    from mi_ref.checkpoint import Checkpoint
 
 
 def from_pretrained(
@@ -65,6 +67,8 @@ def from_pretrained(
     HubError, ConfigError, WeightError, BackendError
         If it cannot be found, or cannot be honoured exactly.
     """
+    from mi_ref.hub import find_checkpoint
+
     chosen = get_backend(backend, device)
     target = chosen.dtype(dtype)
     checkpoint = find_checkpoint(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -12,14 +12,14 @@ from mi_ref._typing import Array, DType, Float
 from mi_ref.backend import Backend
 from mi_ref.cache import Cache
 from mi_ref.config import DecoderConfig
-from mi_ref.errors import HookError, ShapeError, TokenError
+from mi_ref.errors import HookError, ShapeError
 from mi_ref.hook_points import HookPoints
 from mi_ref.hooks import NO_TAP, CaptureLike, EditFunction, Edits, HookPlan
 from mi_ref.params import DecoderParams
 from mi_ref.provenance import Source
 from mi_ref.run import Run
 from mi_ref.selection import Selector
-from mi_ref.sites import GlobalSite, Site, at
+from mi_ref.sites import Site, at
 from mi_ref.text import Prompt, TextMethods
 from mi_ref.tokenizer import Tokenizer
 from mi_ref.weight_views import WeightViews
@@ -118,8 +118,10 @@ class Model(TextMethods, WeightViews):
             raise ValueError(f"logits={logits!r}: it is 'all', 'last' or 'none'.")
         finish = logits != "none" and layers.stop == self.cfg.n_layers
         tokens = self.to_tokens(prompt, prepend_bos=prepend_bos) if start_at_layer is None else None
-        resid = None if tokens is not None else self._residual(prompt)
-        batch, n_pos = tokens.shape if tokens is not None else resid.shape[:2]
+        resid = self._residual(prompt) if tokens is None else None
+        shaped = tokens if tokens is not None else resid
+        assert shaped is not None
+        batch, n_pos = shaped.shape[:2]
         self._check_length(n_pos)
         sites: set[Site] = {at.embed} if tokens is not None else set()
         if finish:
@@ -140,7 +142,10 @@ class Model(TextMethods, WeightViews):
         return Run(tokens, out, resid, Cache(plan.captured, self.hook_points), self)
 
     def run_with_cache(
-        self, prompt: Prompt, names_filter: Selector | Sequence[Selector] | None = None, **options: Any
+        self,
+        prompt: Prompt,
+        names_filter: Selector | Sequence[Selector] | None = None,
+        **options: Any,
     ) -> tuple[Float[Array, "batch pos d_vocab"] | None, Cache]:
         """Return logits and captured activations, as TransformerLens does.
 
@@ -164,7 +169,10 @@ class Model(TextMethods, WeightViews):
         return run.logits, run.cache
 
     def run_with_hooks(
-        self, prompt: Prompt, fwd_hooks: Sequence[tuple[Selector, EditFunction]] = (), **options: Any
+        self,
+        prompt: Prompt,
+        fwd_hooks: Sequence[tuple[Selector, EditFunction]] = (),
+        **options: Any,
     ) -> Float[Array, "batch pos d_vocab"] | None:
         """Return the logits of a run edited by ``fn(array, hook)``, as TransformerLens does.
 

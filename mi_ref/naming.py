@@ -7,7 +7,6 @@ Other dialects' names are understood where they mean the same tensor and refused
 from __future__ import annotations
 
 import re
-from difflib import get_close_matches
 
 from mi_ref.errors import HookError
 from mi_ref.sites import ALL_SITES, GlobalSite, LayerSite, Point, Site
@@ -94,8 +93,7 @@ def named_site(name: str) -> Site:
     """
     site = _BY_NAME.get(name) or _BY_STRING.get(name)
     if site is None:
-        near = get_close_matches(name, list(_BY_NAME), n=2, cutoff=0.5)
-        raise HookError(f"no hook site is named {name!r}.{_did_you_mean(near)}")
+        raise HookError(f"no hook site is named {name!r}.{_did_you_mean(name, list(_BY_NAME))}")
     return site
 
 
@@ -109,10 +107,15 @@ def _split(text: str) -> tuple[str, int | None]:
 
 def _hint(text: str, layer: int | None) -> str:
     if layer is None and text in _BY_NAME:
-        return f" {text!r} is a site of every layer: write {_BY_NAME[text].string.format(layer=0)!r}."
+        return (
+            f" {text!r} is a site of every layer: write {_BY_NAME[text].string.format(layer=0)!r}."
+        )
     known = [site.string.format(layer=layer or 0) for site in ALL_SITES]
-    return _did_you_mean(get_close_matches(text, known, n=2, cutoff=0.5))
+    return _did_you_mean(text, known)
 
 
-def _did_you_mean(near: list[str]) -> str:
+def _did_you_mean(text: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(text, known, n=2, cutoff=0.5)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from mi_ref._typing import Array, Float
 from mi_ref.config import DecoderConfig, Layer
@@ -148,7 +149,7 @@ def load_params(
 def _load_layer(
     names: WeightNames, number: int, take: Take, available: Mapping[str, TensorInfo]
 ) -> LayerParams:
-    def module(slot: str) -> Norm | Linear:
+    def module(slot: str) -> Any:
         path = getattr(names, slot).format(layer=number)
         if slot in ("ln1", "ln2"):
             return Norm(take(f"{path}.weight"))
@@ -158,9 +159,7 @@ def _load_layer(
     return LayerParams(**{field.name: module(field.name) for field in fields(LayerParams)})
 
 
-def _expected(
-    cfg: DecoderConfig, names: WeightNames
-) -> Iterator[tuple[str, tuple[int, ...], str]]:
+def _expected(cfg: DecoderConfig, names: WeightNames) -> Iterator[tuple[str, tuple[int, ...], str]]:
     """Yield name, shape and the meaning of that shape for every tensor the config asks for."""
     vocab = ("d_vocab", cfg.d_vocab)
     model = ("d_model", cfg.d_model)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from mi_ref.weights import Weights
@@ -38,6 +36,9 @@ def provenance(model: Model, *, seed: int | None = None) -> dict[str, Any]:
     seed : int or None
         Of whatever randomness took part; None if none did.
     """
+    import platform
+    from importlib.metadata import version
+
     return {
         "model": model.source.name,
         "revision": model.source.revision,

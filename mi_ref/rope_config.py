@@ -61,7 +61,9 @@ def _original(read: HfConfig, n_ctx: int, n_original: int | None) -> int:
 def _yarn(read: HfConfig, theta: float, n_ctx: int, n_original: int | None) -> YarnRope:
     original = _original(read, n_ctx, n_original)
     # Null stands for the ratio of the lengths; HuggingFace fails if the key is not there at all.
-    factor = read.number("factor", n_ctx / original) if read.null("factor") else read.number("factor")
+    factor = (
+        read.number("factor", n_ctx / original) if read.null("factor") else read.number("factor")
+    )
     both = read.has("mscale") and read.has("mscale_all_dim")
     mscale = read.number("mscale", 1.0)
     mscale_all_dim = read.number("mscale_all_dim", 1.0)

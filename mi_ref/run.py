@@ -93,7 +93,7 @@ class Run:
         n_rows, n_out = self.logits.shape[:2]
         if not (-n_out <= pos < n_out and -n_rows <= batch < n_rows):
             raise ShapeError(
-                f"pos={pos}, batch={batch} lies outside the logits of (batch {n_rows}, pos {n_out})."
+                f"pos={pos}, batch={batch} lies outside the logits (batch {n_rows}, pos {n_out})."
             )
         backend = self.model.backend
         row = self.logits[batch % n_rows, pos % n_out, :]

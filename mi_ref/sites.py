@@ -6,8 +6,6 @@ meanings are TransformerLens'; ``str`` gives its spelling. :mod:`mi_ref.naming` 
 
 from __future__ import annotations
 
-import ast
-import inspect
 from dataclasses import dataclass
 from functools import cache
 from typing import TypeAlias, overload
@@ -209,6 +207,9 @@ def _restore(
 @cache
 def meanings() -> dict[str, str]:
     """Return each site's docstring by name: the text an editor shows is the text we print."""
+    import ast
+    import inspect
+
     body = ast.parse(inspect.getsource(Sites)).body[0]
     assert isinstance(body, ast.ClassDef)
     found = {}

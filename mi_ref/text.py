@@ -59,7 +59,9 @@ class TextMethods:
                 f"token ids {outside[:8]} are out of range: this model's d_vocab is {d_vocab}."
                 " Were they made by another model's tokenizer?"
             )
-        return self.backend.xp.asarray(rows, dtype=self.backend.xp.int64, device=self.backend.device)
+        return self.backend.xp.asarray(
+            rows, dtype=self.backend.xp.int64, device=self.backend.device
+        )
 
     def to_string(self, tokens: Prompt) -> Any:
         """Return the text of ids ``[pos]``, or a list of texts for ``[batch, pos]``."""
@@ -107,7 +109,9 @@ class TextMethods:
         TokenError
             If it does not occur, or the prompt is a batch.
         """
-        wanted = self.to_single_token(single_token) if isinstance(single_token, str) else single_token
+        wanted = (
+            self.to_single_token(single_token) if isinstance(single_token, str) else single_token
+        )
         rows = self._rows(prompt, prepend_bos)
         if len(rows) != 1:
             raise TokenError(f"get_token_position takes one prompt, not {len(rows)}.")

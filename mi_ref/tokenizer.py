@@ -13,61 +13,20 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import accumulate, pairwise
 from operator import index
 from pathlib import Path
 from typing import Any, NoReturn, SupportsIndex
 
+from mi_ref.encoding import Encoding, places
 from mi_ref.errors import TokenError
-
-_Span = tuple[int, int]
 
 # GPT-2's printable alphabet: bytes that print stand for themselves, the others follow from U+0100.
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 _OTHERS = [byte for byte in range(0x100) if byte not in _PRINTABLE]
 _BYTE = {chr(b): b for b in _PRINTABLE} | {chr(0x100 + n): b for n, b in enumerate(_OTHERS)}
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """Token ids of one text with their places in it.
-
-    `tokens` holds each id on its own, as `Tokenizer.token_string` shows it. Spans are half-open,
-    `char_spans` in characters (``text[start:end]``) and `byte_spans` in UTF-8 bytes; None stands
-    for special tokens that the text does not contain. Tokens that share a character all have it in
-    their `char_spans`, and their `byte_spans` part it exactly, unless the tokenizer rewrote that
-    character (Unicode composition, unknown token). A space that the tokenizer itself puts before a
-    text has no place: the span of a token of nothing else is empty.
-    """
-
-    text: str
-    ids: tuple[int, ...]
-    tokens: tuple[str, ...]
-    char_spans: tuple[_Span | None, ...]
-    byte_spans: tuple[_Span | None, ...]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def char_to_token(self, char: int) -> int | None:
-        """Position of the first token with character `char`; None if no token has it."""
-        return next(iter(self.span_to_tokens(char, char + 1)), None)
-
-    def byte_to_token(self, byte: int) -> int | None:
-        """Position of the first token with UTF-8 byte `byte`; None if no token has it."""
-        found = _overlapping(self.byte_spans, byte, byte + 1, len(self.text.encode()), "bytes")
-        return next(iter(found), None)
-
-    def span_to_tokens(self, start: int, end: int) -> tuple[int, ...]:
-        """Positions of all tokens that share a character with ``text[start:end]``.
-
-        A span that is empty or leaves the text is a `TokenError`: a ``str.find`` found nothing.
-        """
-        return _overlapping(self.char_spans, start, end, len(self.text), "characters")
 
 
 class Tokenizer:
@@ -161,7 +120,7 @@ class Tokenizer:
             prefix = prefix or (loaded.bos_id,)
         ids = (*prefix, *plain.ids, *suffix)
         tokens = tuple(_readable(loaded.token_bytes(i)) for i in ids)
-        chars, spans = _places(text, [loaded.token_bytes(i) for i in plain.ids], plain.offsets)
+        chars, spans = places(text, [loaded.token_bytes(i) for i in plain.ids], plain.offsets)
         before, after = (None,) * len(prefix), (None,) * len(suffix)
         return Encoding(text, ids, tokens, (*before, *chars, *after), (*before, *spans, *after))
 
@@ -335,48 +294,3 @@ def _readable(raw: bytes) -> str:
         lambda match: f"<{' '.join(f'0x{ord(char) - 0xDC00:02X}' for char in match[0])}>",
         text,
     )
-
-
-def _places(
-    text: str, pieces: Sequence[bytes], offsets: Sequence[_Span]
-) -> tuple[list[_Span], list[_Span]]:
-    """Character and byte spans of tokens whose character offsets may overlap.
-
-    Tokens that overlap are parted by the lengths of their own bytes, `pieces`, where these are the
-    bytes of the text or those after one space that the tokenizer added.
-    """
-    byte_at = [0, *accumulate(len(char.encode()) for char in text)]
-    chars: list[_Span] = []
-    spans: list[_Span] = []
-    while len(chars) < len(offsets):
-        first = len(chars)
-        start, end = offsets[first]
-        stop = first + 1
-        while stop < len(offsets) and offsets[stop][0] < end:
-            end = max(end, offsets[stop][1])
-            stop += 1
-        # Composition (NFC) leaves all but the first of the composed characters without a token.
-        gap_end = offsets[stop][0] if stop < len(offsets) else len(text)
-        full_end = end if any(map(str.isspace, text[end:gap_end])) else gap_end
-        own, joined = text[start:full_end].encode(), b"".join(pieces[first:stop])
-        if joined in (own, b" " + own):
-            cuts = list(accumulate(map(len, pieces[first:stop]), initial=0))
-            shift = byte_at[start] + len(own) - len(joined)
-            cuts = [max(byte_at[start], cut + shift) for cut in cuts]
-            spans += pairwise(cuts)
-            for a, b in pairwise(cuts):
-                left = bisect_right(byte_at, a) - 1
-                chars.append((left, bisect_right(byte_at, b - 1) if b > a else left))
-        else:
-            ends = [full_end if e == end else e for _, e in offsets[first:stop]]
-            chars += [(s, e) for (s, _), e in zip(offsets[first:stop], ends, strict=True)]
-            spans += [(byte_at[s], byte_at[e]) for s, e in chars[first:]]
-    return chars, spans
-
-
-def _overlapping(
-    spans: Sequence[_Span | None], start: int, end: int, size: int, unit: str
-) -> tuple[int, ...]:
-    if not 0 <= start < end <= size:
-        raise TokenError(f"span {start} to {end} is empty or outside the text of {size} {unit}")
-    return tuple(n for n, span in enumerate(spans) if span and span[0] < end and start < span[1])

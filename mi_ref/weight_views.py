@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, overload
 
 from mi_ref._typing import Array, Float
@@ -153,7 +154,7 @@ class WeightViews:
         return self._by_layer(lambda w: self._bias(w.mlp_out))
 
     def _by_layer(self, view: Callable[[LayerParams], Array]) -> LayerWeights:
-        return LayerWeights([lambda w=w: view(w) for w in self.params.layers], self.backend)
+        return LayerWeights([partial(view, w) for w in self.params.layers], self.backend)
 
     def _heads_out(self, w: Linear) -> Array:
         # [head * d_head, d_model] -> [head, d_model, d_head]

@@ -9,21 +9,22 @@ Source: https://huggingface.co/docs/safetensors (file format).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import mmap
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from mi_ref.errors import WeightError
 
-HostArray: TypeAlias = "np.ndarray[Any, Any]"
+HostArray: TypeAlias = npt.NDArray[Any]
 
 _STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _MAX_HEADER_BYTES = 100_000_000
@@ -64,9 +65,7 @@ class Weights:
         files disagree.
     """
 
-    def __init__(
-        self, paths: Iterable[Path], weight_map: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, paths: Iterable[Path], weight_map: Mapping[str, str] | None = None) -> None:
         self._paths = tuple(paths)
         self._maps: list[mmap.mmap] = []
         self._places: dict[str, _Place] = {}
@@ -114,6 +113,8 @@ class Weights:
 
     def sha256(self) -> str:
         """Return the SHA-256 of all files' bytes, in the order given, as hex."""
+        import hashlib
+
         digest = hashlib.sha256()
         for mapped in self._maps:
             for start in range(0, len(mapped), _CHUNK):
@@ -148,7 +149,9 @@ def _read_header(path: Path) -> list[tuple[str, TensorInfo, int, int]]:
         ]
         bounds = sorted((int(start), int(stop)) for _, _, start, stop in entries)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightError(f"the header of {path} is not that of a safetensors file: {error}.") from error
+        raise WeightError(
+            f"the header of {path} is not that of a safetensors file: {error}."
+        ) from error
     begin, needed = 8 + length, max((stop for _, stop in bounds), default=0)
     if begin + needed > size:
         raise WeightError(
@@ -156,7 +159,7 @@ def _read_header(path: Path) -> list[tuple[str, TensorInfo, int, int]]:
             " Fetch the file again."
         )
     if any(stop < start or start < 0 for start, stop in bounds) or any(
-        later[0] < earlier[1] for earlier, later in zip(bounds, bounds[1:], strict=False)
+        later[0] < earlier[1] for earlier, later in pairwise(bounds)
     ):
         raise WeightError(f"the header of {path} gives tensors overlapping or negative ranges.")
     for name, info, start, stop in entries:

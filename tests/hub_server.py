@@ -21,7 +21,7 @@ class Request(NamedTuple):
 
 @dataclass
 class Repo:
-    """One repository with a single commit on one branch, ``main``."""
+    """One repository with one branch, ``main``."""
 
     files: dict[str, bytes]
     gated: bool = False
@@ -32,12 +32,21 @@ class Repo:
     page: bytes | None = None
     """Answer to every request about the repository, as a network's login page would be."""
 
-    @property
-    def commit(self) -> str:
+    history: dict[str, dict[str, bytes]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.push(self.files)
+
+    def push(self, files: dict[str, bytes]) -> None:
+        """Make a commit of `files`; the commits before stay."""
         digest = hashlib.sha1(usedforsecurity=False)
-        for name, content in sorted(self.files.items()):
+        for name, content in sorted(files.items()):
             digest.update(name.encode() + content)
-        return digest.hexdigest()
+        self.files, self.commit = files, digest.hexdigest()
+        self.history[self.commit] = files
+
+    def resolve(self, revision: str | None) -> str:
+        return self.commit if revision in (None, "main") else str(revision)
 
 
 @dataclass
@@ -100,23 +109,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.fail(repo.status, None)
         elif repo.page is not None:
             self.send(200, repo.page, {})
-        elif found["revision"] not in (None, "main", repo.commit):
+        elif (commit := repo.resolve(found["revision"])) not in repo.history:
             self.fail(404, "RevisionNotFound")
         elif file is None:
-            siblings = [{"rfilename": name} for name in repo.files]
-            answer = {"id": found["name"], "sha": repo.commit, "siblings": siblings}
+            siblings = [{"rfilename": name} for name in repo.history[commit]]
+            answer = {"id": found["name"], "sha": commit, "siblings": siblings}
             self.send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
         elif repo.gated:
             self.fail(403, "GatedRepo")
-        elif file["file"] not in repo.files:
+        elif file["file"] not in repo.history[commit]:
             self.fail(404, "EntryNotFound")
         else:
-            self.send_file(repo, file["file"])
+            self.send_file(repo, commit, file["file"])
 
-    def send_file(self, repo: Repo, name: str) -> None:
-        content = repo.files[name]
+    def send_file(self, repo: Repo, commit: str, name: str) -> None:
+        content = repo.history[commit][name]
         etag = hashlib.sha256(content).hexdigest()
-        headers = {"X-Repo-Commit": repo.commit, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
+        headers = {"X-Repo-Commit": commit, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
         asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         if asked:
             start, stop = int(asked[1]), min(int(asked[2] or len(content)) + 1, len(content))

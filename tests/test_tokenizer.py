@@ -388,7 +388,8 @@ def test_single_id_byte_level(byte_level: Tokenizer) -> None:
         byte_level.single_id("Paris")
     assert str(refused.value) == (
         "'Paris' is not one token of tok: its pieces are ['P' (47), 'ar' (256), 'is' (257)]; "
-        "' Paris' is one token. Choose a text that is one token, or take the ids of all pieces from encode"
+        "' Paris' is one token. Choose a text that is one token, or take the ids of all pieces "
+        "from encode"
     )
 
 

@@ -17,7 +17,9 @@ _erf_ufunc = np.frompyfunc(math.erf, 1, 1)
 def backend(device: str | int | None = None) -> Backend:
     """Return the NumPy backend; its only device is the CPU."""
     if device not in (None, "cpu"):
-        raise BackendError(f"NumPy runs on the CPU, not on device {device!r}; backend='cupy' runs on a GPU.")
+        raise BackendError(
+            f"NumPy runs on the CPU, not on device {device!r}; backend='cupy' runs on a GPU."
+        )
     return Backend(
         name="numpy",
         device=None,

@@ -25,6 +25,7 @@ class Family:
 
 
 FAMILIES = {
-    family.model_type: family for family in (Family("llama", llama.read_config, llama.WEIGHT_NAMES),)
+    family.model_type: family
+    for family in (Family("llama", llama.read_config, llama.WEIGHT_NAMES),)
 }
 """Every supported ``model_type``."""

@@ -36,7 +36,7 @@ WEIGHT_NAMES = WeightNames(
     mlp_gate="model.layers.{layer}.mlp.gate_proj",
     mlp_in="model.layers.{layer}.mlp.up_proj",
     mlp_out="model.layers.{layer}.mlp.down_proj",
-    # Files from before transformers 4.32 carry the rotary frequencies, which follow from the config.
+    # Files from before transformers 4.32 carry the rotary frequencies, which the config gives.
     ignored=("model.layers.{layer}.self_attn.rotary_emb.inv_freq",),
 )
 
