@@ -30,10 +30,7 @@ class _Context:
 
 def embed(params: DecoderParams, tokens: Int[Array, "batch pos"], backend: Backend) -> Residual:
     """Look up each token's embedding."""
-    xp = backend.xp
-    flat = xp.reshape(tokens, (-1,))  # [batch, pos] -> [batch * pos]
-    rows = xp.take(params.embed, flat, axis=0)
-    return xp.reshape(rows, (*tokens.shape, params.embed.shape[1]))
+    return backend.ops.embed(params.embed, tokens)
 
 
 def run_layers(
@@ -98,7 +95,7 @@ def unembed(
     normed = _norm(params.ln_final, cfg.ln_final, resid, tap, sites, backend.ops)
     if last:
         normed = normed[:, -1:, :]
-    return tap(at.logits, backend.ops.linear(normed, params.unembed, None))
+    return tap(at.logits, backend.ops.unembed(normed, params.unembed))
 
 
 def _block(w: LayerParams, layer: Layer, resid: Residual, tap: Tap, context: _Context) -> Residual:

@@ -22,7 +22,9 @@ Op = Callable[..., Any]
 class Ops:
     """One array library's versions of the operations below."""
 
+    embed: Op
     linear: Op
+    unembed: Op
     rms_scale: Op
     rms_norm: Op
     activation: Op
@@ -38,7 +40,9 @@ class Ops:
 def standard_ops(xp: Namespace, erf: Callable[[Array], Array]) -> Ops:
     """Return the definitions, bound to a namespace and to its error function."""
     return Ops(
+        embed=partial(embed, xp=xp),
         linear=linear,
+        unembed=unembed,
         rms_scale=partial(rms_scale, xp=xp),
         rms_norm=partial(rms_norm, xp=xp),
         activation=partial(activation, xp=xp, erf=erf),
@@ -52,6 +56,14 @@ def standard_ops(xp: Namespace, erf: Callable[[Array], Array]) -> Ops:
     )
 
 
+def embed(
+    table: Float[Array, "n d_model"], tokens: Int[Array, "*rows"], *, xp: Namespace
+) -> Float[Array, "*rows d_model"]:
+    """Return the table's row for each token."""
+    flat = xp.reshape(tokens, (-1,))  # [batch, pos] -> [batch * pos]
+    return xp.reshape(xp.take(table, flat, axis=0), (*tokens.shape, table.shape[1]))
+
+
 def linear(
     x: Float[Array, "*rows d_in"],
     weight: Float[Array, "d_out d_in"],
@@ -60,6 +72,13 @@ def linear(
     """Return ``x @ weight.T + bias``."""
     product = x @ weight.mT
     return product if bias is None else product + bias
+
+
+def unembed(
+    x: Float[Array, "*rows d_model"], weight: Float[Array, "d_vocab d_model"]
+) -> Float[Array, "*rows d_vocab"]:
+    """Return ``x @ weight.T``, in an array that suits reading it row by row."""
+    return linear(x, weight, None)
 
 
 def rms_scale(

@@ -96,8 +96,10 @@ def rotary_tables(
     powers = xp.arange(0, d_head, 2, dtype=xp.float64, device=device) / d_head
     inv_freq, factor = _frequencies(rope, powers, d_head, n_pos, xp)
     positions = xp.arange(n_pos, dtype=xp.float64, device=device)
-    angles = xp.reshape(positions, (n_pos, 1)) * xp.reshape(inv_freq, (1, d_head // 2))
-    return xp.astype(xp.cos(angles) * factor, dtype), xp.astype(xp.sin(angles) * factor, dtype)
+    # Computed as [half, pos] and turned: the order in which NumPy's backend keeps activations.
+    angles = xp.reshape(inv_freq, (d_head // 2, 1)) * xp.reshape(positions, (1, n_pos))
+    cos, sin = xp.cos(angles) * factor, xp.sin(angles) * factor
+    return xp.astype(cos, dtype).mT, xp.astype(sin, dtype).mT
 
 
 def _frequencies(

@@ -3,9 +3,59 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+import re
+import sys
+from collections.abc import Collection, Iterator, Sequence
 from io import StringIO
 from typing import Any
+
+
+class Cell:
+    """Styled text in parts. Where a terminal is too narrow, whole parts give way, last first.
+
+    Parameters
+    ----------
+    *parts : (text, style)
+        In rich's words for styles: ``("' Paris'", "bold green")``; an empty style is plain.
+    """
+
+    __slots__ = ("parts",)
+
+    def __init__(self, *parts: tuple[str, str]) -> None:
+        self.parts = parts
+
+    def __str__(self) -> str:
+        return "  ".join(text for text, _ in self.parts)
+
+    def html(self) -> str:
+        """Return the text as HTML, coloured."""
+        from rich.style import Style
+
+        return "&ensp;".join(
+            f'<span style="{Style.parse(style).get_html_style()}">{html.escape(text)}</span>'
+            for text, style in self.parts
+        )
+
+    def __rich_measure__(self, console: Any, options: Any) -> Any:
+        from rich.measure import Measurement
+
+        widest = self._text(options.max_width).cell_len
+        return Measurement(self._text(0).cell_len, widest)
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        yield self._text(options.max_width)
+
+    def _text(self, width: int) -> Any:
+        """Return as many parts as fit into `width`, at least the first."""
+        from rich.text import Text
+
+        line = Text(no_wrap=True, overflow="ellipsis")
+        for text, style in self.parts:
+            part = Text(text, style)
+            if line and line.cell_len + 2 + part.cell_len > width:
+                break
+            line.append("  " if line else "").append_text(part)
+        return line
 
 
 class Table:
@@ -17,24 +67,44 @@ class Table:
         One per column. A heading that starts with ``>`` makes its column flush right.
     title : str
         A line above the table; empty for none.
+    flexible : collection of str
+        Headings of the columns that give way in a narrow terminal; empty for all.
     """
 
-    def __init__(self, headings: Sequence[str], title: str = "") -> None:
+    def __init__(
+        self, headings: Sequence[str], title: str = "", *, flexible: Collection[str] = ()
+    ) -> None:
         self._headings = list(headings)
         self._title = title
-        self._rows: list[tuple[str, ...]] = []
+        self._flexible = frozenset(flexible)
+        self._rows: list[tuple[str | Cell, ...]] = []
         self._styles: list[str] = []
 
+    def __len__(self) -> int:
+        return len(self._rows)
+
     def add(self, *cells: object, style: str = "") -> None:
-        """Add a row; `style` is a rich style for it, such as ``"bold green"``."""
-        self._rows.append(tuple(map(str, cells)))
+        """Add a row of cells or anything that prints; `style` is a rich style for all of it."""
+        self._rows.append(tuple(cell if isinstance(cell, Cell) else str(cell) for cell in cells))
         self._styles.append(style)
 
+    def matching(self, pattern: str) -> Table:
+        """Return the rows that a regular expression is found in, whatever the case."""
+        found = Table(self._headings, self._title, flexible=self._flexible)
+        for row, style in zip(self._rows, self._styles, strict=True):
+            if any(re.search(pattern, str(cell), re.IGNORECASE) for cell in row):
+                found.add(*row, style=style)
+        return found
+
     def print(self) -> None:
-        """Print in colour, fitted to the terminal; plain if standard output is no terminal."""
+        """Print: fitted and coloured in a terminal or notebook, else as plain as `str`."""
         from rich.console import Console
 
-        Console(highlight=False).print(self._rich())
+        console = Console(highlight=False)
+        if console.is_terminal or console.is_jupyter:
+            console.print(self)
+        else:
+            sys.stdout.write(f"{self}\n")
 
     def __str__(self) -> str:
         from rich.console import Console
@@ -42,20 +112,20 @@ class Table:
         # Wide enough never to wrap: a string has no terminal to fit.
         console = Console(file=StringIO(), width=1000, color_system=None, highlight=False)
         with console.capture() as captured:
-            console.print(self._rich())
-        return "\n".join(line.rstrip() for line in captured.get().splitlines())
+            console.print(self)
+        return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
 
     def html(self) -> str:
         """Return an HTML table, for notebooks."""
         heads = "".join(f"<th>{html.escape(text.lstrip('>'))}</th>" for text in self._headings)
         rows = "".join(
-            "<tr>" + "".join(f"<td><code>{html.escape(cell)}</code></td>" for cell in row) + "</tr>"
+            "<tr>" + "".join(f"<td><code>{_cell_html(cell)}</code></td>" for cell in row) + "</tr>"
             for row in self._rows
         )
         caption = f"<caption>{html.escape(self._title)}</caption>" if self._title else ""
         return f"<table>{caption}<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
 
-    def _rich(self) -> Any:
+    def __rich__(self) -> Any:
         from rich import box
         from rich.table import Table as RichTable
         from rich.text import Text
@@ -68,9 +138,18 @@ class Table:
             header_style="bold",
         )
         for heading in self._headings:
-            right = heading.startswith(">")
-            table.add_column(Text(heading.lstrip(">")), justify="right" if right else "left")
+            name = heading.lstrip(">")
+            table.add_column(
+                Text(name),
+                justify="right" if heading.startswith(">") else "left",
+                no_wrap=bool(self._flexible) and name not in self._flexible,
+            )
         for row, style in zip(self._rows, self._styles, strict=True):
             # Text, not markup: a token may well contain square brackets.
-            table.add_row(*(Text(cell) for cell in row), style=style)
+            cells = (cell if isinstance(cell, Cell) else Text(cell) for cell in row)
+            table.add_row(*cells, style=style)
         return table
+
+
+def _cell_html(cell: str | Cell) -> str:
+    return cell.html() if isinstance(cell, Cell) else html.escape(cell)

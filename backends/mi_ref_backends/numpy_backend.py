@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from mi_ref.backend import Backend
 from mi_ref.errors import BackendError
 from mi_ref.ops import standard_ops
-
-_erf_ufunc = np.frompyfunc(math.erf, 1, 1)
+from mi_ref_backends import numpy_attention, numpy_kernels
+from mi_ref_backends.numpy_erf import erf
 
 
 def backend(device: str | int | None = None) -> Backend:
@@ -26,11 +25,20 @@ def backend(device: str | int | None = None) -> Backend:
         xp=np,
         from_host=np.asarray,
         to_host=np.asarray,
-        ops=standard_ops(np, erf),
+        ops=replace(
+            standard_ops(np, erf),
+            embed=numpy_kernels.embed,
+            linear=numpy_kernels.linear,
+            unembed=numpy_kernels.unembed,
+            rms_scale=numpy_kernels.rms_scale,
+            rms_norm=numpy_kernels.rms_norm,
+            activation=numpy_kernels.activation,
+            gate=numpy_kernels.gate,
+            rotate=numpy_kernels.rotate,
+            causal_scores=numpy_attention.causal_scores,
+            softmax=numpy_attention.softmax,
+            mix_values=numpy_attention.mix_values,
+            causal_attention=numpy_attention.causal_attention,
+        ),
         version=np.__version__,
     )
-
-
-def erf(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return the error function, which NumPy lacks, exact to the last digit but one."""
-    return np.asarray(_erf_ufunc(x), dtype=x.dtype)

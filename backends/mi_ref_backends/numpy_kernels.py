@@ -1,0 +1,167 @@
+"""NumPy's own versions of the operations: no temporaries to spare, memory in the order BLAS likes.
+
+Activations are kept feature-major: logically ``[batch, pos, d]``, in memory ``[d, batch, pos]``.
+Then a product is ``weight @ x`` with both operands as they lie, which streams a stored weight once
+and runs up to twice as fast on few tokens as ``x @ weight.T``; splitting into heads, and joining
+them, moves nothing. Arrays in any other order are taken too, only slower.
+
+What is overwritten here was made here, or given up by the caller with ``reuse=True``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from mi_ref_backends.numpy_erf import erf
+
+NpArray = npt.NDArray[Any]
+
+_FEW_TOKENS = 16
+_PANEL = 32
+_BLOCK = 128
+# Elements that are worked on while they stay in a core's cache.
+_CHUNK = 1 << 15
+
+
+def embed(table: NpArray, tokens: NpArray) -> NpArray:
+    """Look up rows, feature-major: see `mi_ref.ops.embed`."""
+    rows = table[tokens.reshape(-1)]
+    return np.ascontiguousarray(rows.T).T.reshape(*tokens.shape, table.shape[1])
+
+
+def linear(x: NpArray, weight: NpArray, bias: NpArray | None) -> NpArray:
+    """Multiply feature-major: see `mi_ref.ops.linear`."""
+    # [batch, pos, d_in] -> [d_in, batch * pos]: a view if x is feature-major
+    product = _product(weight, x.reshape(-1, x.shape[-1]).T)
+    if bias is not None:
+        product += bias[:, None]
+    return product.T.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def unembed(x: NpArray, weight: NpArray) -> NpArray:
+    """Multiply into logits that lie row by row, as they are read: see `mi_ref.ops.unembed`."""
+    rows = x.reshape(-1, x.shape[-1])
+    if len(rows) <= _BLOCK:
+        # Transposing few rows costs less than the slower product would.
+        logits = np.ascontiguousarray(_product(weight, rows.T).T)
+    else:
+        logits = rows @ weight.T
+    return logits.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def _product(weight: NpArray, columns: NpArray) -> NpArray:
+    d_out, d_in = weight.shape
+    if columns.shape[1] > _FEW_TOKENS or d_out % _PANEL or not weight.flags.c_contiguous:
+        return weight @ columns
+    # For few columns OpenBLAS is at its best on panels that its small-matrix kernels take.
+    panels = weight.reshape(d_out // _PANEL, _PANEL, d_in) @ columns
+    return panels.reshape(d_out, columns.shape[1])
+
+
+def rms_scale(x: NpArray, eps: float) -> NpArray:
+    """Return the denominator: see `mi_ref.ops.rms_scale`."""
+    d_model = x.shape[-1]
+    # NumPy sums feature-major squares one addend after the other; in two levels their rounding
+    # errors stay as small as in a pairwise sum.
+    parts = math.gcd(d_model, 32)
+    squares = (x * x).reshape(*x.shape[:-1], parts, d_model // parts)
+    mean = squares.sum(axis=-1).sum(axis=-1)
+    mean /= d_model
+    mean += eps
+    return np.sqrt(mean, out=mean)[..., None]
+
+
+def rms_norm(x: NpArray, weight: NpArray, eps: float) -> NpArray:
+    """Norm in one new array: see `mi_ref.ops.rms_norm`."""
+    normed = x / rms_scale(x, eps)
+    normed *= weight
+    return normed
+
+
+def activation(x: NpArray, name: str) -> NpArray:
+    """Return the activation function: see `mi_ref.ops.activation`."""
+    return _ACTIVATIONS[name](x)
+
+
+def gate(pre: NpArray, pre_linear: NpArray, name: str, *, reuse: bool) -> NpArray:
+    """Gate chunk by chunk: see `mi_ref.ops.gate`."""
+    function = _ACTIVATIONS[name]
+    flat, factor = _flat(pre), _flat(pre_linear)
+    if flat is None or factor is None or pre.strides != pre_linear.strides:
+        gated = function(pre)
+        gated *= pre_linear
+        return gated
+    out = pre if reuse else np.empty_like(pre)
+    target = _flat(out)
+    assert target is not None
+    for start in range(0, flat.size, _CHUNK):
+        part = slice(start, start + _CHUNK)
+        np.multiply(function(flat[part]), factor[part], out=target[part])
+    return out
+
+
+def _flat(x: NpArray) -> NpArray | None:
+    """Return all of `x` in memory order as a flat view; None if it has gaps."""
+    ordered = x.transpose(sorted(range(x.ndim), key=lambda axis: -x.strides[axis]))
+    return ordered.reshape(-1) if ordered.flags.c_contiguous else None
+
+
+def _silu(x: NpArray) -> NpArray:
+    half = x * x.dtype.type(0.5)
+    out = np.tanh(half)
+    out *= half
+    out += half
+    return out
+
+
+def _gelu(x: NpArray) -> NpArray:
+    out = erf(x * x.dtype.type(math.sqrt(0.5)))
+    out += 1
+    out *= x
+    out *= 0.5
+    return out
+
+
+def _gelu_tanh(x: NpArray) -> NpArray:
+    out = x * x
+    out *= 0.044715
+    out += 1
+    out *= x
+    out *= math.sqrt(2 / math.pi)
+    np.tanh(out, out=out)
+    out += 1
+    out *= x
+    out *= 0.5
+    return out
+
+
+def _relu(x: NpArray) -> NpArray:
+    return np.maximum(x, 0)
+
+
+_ACTIVATIONS: dict[str, Callable[[NpArray], NpArray]] = {
+    "silu": _silu,
+    "gelu": _gelu,
+    "gelu_tanh": _gelu_tanh,
+    "relu": _relu,
+}
+
+
+def rotate(x: NpArray, cos: NpArray, sin: NpArray, *, reuse: bool) -> NpArray:
+    """Rotate in place if allowed: see `mi_ref.ops.rotate`."""
+    half = cos.shape[-1]
+    cos, sin = cos[:, None, :], sin[:, None, :]
+    first, second = x[..., :half], x[..., half:]
+    lower = first * cos
+    lower -= second * sin
+    upper = second * cos
+    upper += first * sin
+    out = x if reuse else np.empty_like(x)
+    out[..., :half] = lower
+    out[..., half:] = upper
+    return out

@@ -1,0 +1,93 @@
+"""Tables, and what there is to say about the machine they come from."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+README = Path(__file__).with_name("README.md")
+PACKAGES = ("mi_ref", "numpy", "torch", "transformers")
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the lower quartile, the median and the upper quartile."""
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def with_spread(values: Sequence[float], digits: int = 2) -> str:
+    """Return ``median (lower quartile-upper quartile)``."""
+    low, middle, high = quartiles(values)
+    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+def verdict(ratio: float | None, target: float | None) -> tuple[str, str]:
+    """Return the target as text and whether it is met."""
+    if target is None or ratio is None:
+        return "", ""
+    return f"≤ {target:g}", "met" if ratio <= target else "NOT MET"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table, aligned so that it reads as plain text too; first row: the head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines)
+
+
+def machine() -> str:
+    """Return date, processor, cores, load and versions in one line."""
+    versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {cores()} cores, load {load} at the start;"
+        f" Python {platform.python_version()}, {versions}"
+    )
+
+
+def processor() -> str:
+    """Return the processor's model name."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def write_section(name: str, text: str, readme: Path = README) -> None:
+    """Replace what stands between two markers of the README.
+
+    Parameters
+    ----------
+    name : str
+        Of the section: it is between ``<!-- name -->`` and ``<!-- /name -->``.
+    text : str
+        What to put there.
+    readme : Path
+        File that has the markers.
+    """
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = readme.read_text(encoding="utf-8").partition(start)
+    _, found_end, after = rest.partition(end)
+    if not (found and found_end):
+        raise SystemExit(f"{readme} lacks {start} or {end}: put both where the table belongs.")
+    readme.write_text(f"{before}{start}\n\n{text}\n\n{end}{after}", encoding="utf-8")

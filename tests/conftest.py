@@ -1,0 +1,204 @@
+"""Array libraries under test, golden models, and what only some machines have.
+
+``pytest --backend NAME`` runs on one installed backend. Without it the tests run on NumPy, on two
+variants of it that catch hidden writes, and on array_api_strict, which has the standard and
+nothing more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from functools import cache, wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mi_ref
+from mi_ref import Backend, Model, get_backend
+from mi_ref.ops import Op, Ops, standard_ops
+from mi_ref.testing import GoldenCase, golden_cases
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Frozen(np.ndarray[Any, Any]):
+    """An array that nobody may write to, and whose results nobody may write to either."""
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        if options.get("out") is not None:
+            raise AssertionError(f"{ufunc.__name__} was told to write into an array")
+        return freeze(getattr(ufunc, method)(*thaw(inputs), **options))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise AssertionError("an array was written to")
+
+
+def freeze(value: Any) -> Any:
+    """Return `value` with every array in it frozen."""
+    if isinstance(value, tuple):
+        return tuple(map(freeze, value))
+    if not isinstance(value, np.ndarray):
+        return value
+    frozen = value.view(Frozen)
+    frozen.flags.writeable = False
+    return frozen
+
+
+def thaw(value: Any) -> Any:
+    """Return `value` with every frozen array in it as NumPy's own kind, still read-only.
+
+    NumPy may then write into temporaries of its own, as it does in ``mean``.
+    """
+    if isinstance(value, list | tuple):
+        return type(value)(map(thaw, value))
+    return np.asarray(value) if isinstance(value, Frozen) else value
+
+
+class FrozenNumPy:
+    """NumPy's functions, returning frozen arrays."""
+
+    def __getattr__(self, name: str) -> Any:
+        own = getattr(np, name)
+        if isinstance(own, type) or not callable(own):
+            return own
+
+        @wraps(own)
+        def frozen(*args: Any, **options: Any) -> Any:
+            return freeze(own(*thaw(args), **options))
+
+        return frozen
+
+
+def _host_erf(x: Any) -> Any:
+    return np.array([math.erf(v) for v in x.reshape(-1)], dtype=x.dtype).reshape(x.shape)
+
+
+def _numpy_readonly() -> Backend:
+    xp = FrozenNumPy()
+    return Backend(
+        name="numpy-readonly",
+        device=None,
+        xp=xp,
+        from_host=freeze,
+        to_host=lambda x: x.view(np.ndarray),
+        ops=standard_ops(xp, lambda x: freeze(_host_erf(x))),
+        version=np.__version__,
+    )
+
+
+def _array_api_strict() -> Backend:
+    import array_api_strict as xp
+
+    return Backend(
+        name="array-api-strict",
+        device=None,
+        xp=xp,
+        from_host=xp.asarray,
+        to_host=np.asarray,
+        ops=standard_ops(xp, lambda x: xp.asarray(_host_erf(np.asarray(x)))),
+        version=xp.__version__,
+    )
+
+
+def _numpy_frozen_inputs() -> Backend:
+    """Return NumPy's own kernels, given read-only what they may not overwrite."""
+    real = get_backend("numpy")
+
+    def guarded(op: Op) -> Op:
+        def call(*args: Any, **options: Any) -> Any:
+            # `reuse` gives up the first argument, by the definitions in mi_ref.ops.
+            spared = 1 if options.get("reuse") else 0
+            locked = [_locked(x) if n >= spared else x for n, x in enumerate(args)]
+            return op(*locked, **{key: _locked(x) for key, x in options.items()})
+
+        return call
+
+    ops = Ops(**{field.name: guarded(getattr(real.ops, field.name)) for field in fields(Ops)})
+    return Backend(
+        name="numpy-frozen-inputs",
+        device=real.device,
+        xp=real.xp,
+        from_host=real.from_host,
+        to_host=real.to_host,
+        ops=ops,
+        version=real.version,
+    )
+
+
+def _locked(x: Any) -> Any:
+    if not isinstance(x, np.ndarray):
+        return x
+    view = x.view()
+    view.flags.writeable = False
+    return view
+
+
+UNDER_TEST: dict[str, Callable[[], Backend]] = {
+    "numpy": lambda: get_backend("numpy"),
+    "numpy-readonly": _numpy_readonly,
+    "array-api-strict": _array_api_strict,
+    "numpy-frozen-inputs": _numpy_frozen_inputs,
+}
+
+
+@cache
+def _backend(name: str) -> Backend:
+    return UNDER_TEST[name]() if name in UNDER_TEST else get_backend(name)
+
+
+@cache
+def _load(case: str, backend: Backend, dtype: str) -> Model:
+    return mi_ref.from_pretrained(ROOT / "golden" / case, backend=backend, dtype=dtype)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", metavar="NAME", help="test this installed backend only")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    chosen = metafunc.config.getoption("--backend")
+    if "backend" in metafunc.fixturenames:
+        names = [chosen] if chosen else list(UNDER_TEST)
+        metafunc.parametrize("backend", names, indirect=True, scope="session")
+    if "golden" in metafunc.fixturenames:
+        cases = golden_cases(ROOT / "golden")
+        metafunc.parametrize(
+            "golden", cases, ids=[case.name for case in cases], scope="session"
+        )
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each array library under test in turn."""
+    return _backend(request.param)
+
+
+@pytest.fixture(scope="session")
+def load() -> Callable[[str, Backend, str], Model]:
+    """Load a golden model by case, backend and dtype, once per session."""
+    return _load
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Model:
+    """One small model with grouped heads on NumPy, where the library does not matter."""
+    return _load("llama2", get_backend("numpy"), "float32")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The folder of the source checkout, which golden files and layering tests read."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Real checkpoints beside the repository, where there are any."""
+    folder = ROOT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip("no folder ../shared with real checkpoints")
+    return folder
