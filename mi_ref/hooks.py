@@ -182,13 +182,17 @@ class HookPlan:
         return {layer: Tap(self, points) for layer, points in layers.items()}
 
     def _apply(self, edit: Edit, x: Array, entry: HookPoint) -> Array:
+        # What comes from the caller is copied: the caller may fill the same buffer again, in this
+        # pass or after it, and neither this pass nor a capture may change with it.
         if not callable(edit):
-            return _checked(edit, x, entry, "the replacement")
+            return self._xp.asarray(_checked(edit, x, entry, "the replacement"), copy=True)
         # A function may change its argument in place and return nothing, as in TransformerLens:
         # it gets a copy, because x may be a capture of another point too.
         own = self._xp.asarray(x, copy=True)
         changed = edit(own, Hook(str(entry.point), entry.point.layer, entry.point))
-        return own if changed is None else _checked(changed, x, entry, "what the edit returned")
+        if changed is None:
+            return own
+        return self._xp.asarray(_checked(changed, x, entry, "what the edit returned"), copy=True)
 
     def _cut(self, x: Array, entry: HookPoint, pos: Positions | None) -> Array:
         if pos is None:

@@ -215,5 +215,6 @@ def top_k(
 
     Of equal values the first comes first.
     """
-    order = xp.argsort(x, axis=-1, descending=True, stable=True)[..., :k]
+    # Of the negative: NumPy sorts upwards only.
+    order = xp.argsort(-x, axis=-1, stable=True)[..., :k]
     return xp.take_along_axis(x, order, axis=-1), order

@@ -135,6 +135,7 @@ class Table:
             title_justify="left",
             box=box.SIMPLE_HEAD,
             pad_edge=False,
+            collapse_padding=True,
             header_style="bold",
         )
         for heading in self._headings:

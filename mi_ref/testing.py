@@ -138,13 +138,13 @@ def _norm(x: HostArray) -> float:
 
 
 def _worst(actual: HostArray, desired: HostArray) -> str:
-    a, b = actual.astype("float64"), desired.astype("float64")
-    # Where the two are the same infinity their difference is NaN, and no fault.
-    off = [math.inf if x != x else abs(x - y) if x != y else 0.0
-           for x, y in zip(a.reshape(-1).tolist(), b.reshape(-1).tolist(), strict=True)]  # fmt: skip
-    flat = max(range(len(off)), key=off.__getitem__)
-    index, rest = [], flat
-    for size in reversed(b.shape):
-        rest, last = divmod(rest, size)
+    a, b = actual.astype("float64").reshape(-1), desired.astype("float64").reshape(-1)
+    # Equal infinities leave a difference of NaN, and are no fault; NaN is the worst of all.
+    off = [0.0 if x == y else abs(x - y) if x == x else math.inf
+           for x, y in zip(a.tolist(), b.tolist(), strict=True)]  # fmt: skip
+    place = flat = max(range(len(off)), key=off.__getitem__)
+    index: list[int] = []
+    for size in reversed(desired.shape):
+        place, last = divmod(place, size)
         index.insert(0, last)
-    return f"worst at {tuple(index)}: {a[tuple(index)]!r}, should be {b[tuple(index)]!r}"
+    return f"worst at {tuple(index)}: {a[flat]}, should be {b[flat]}"

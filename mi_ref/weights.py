@@ -27,6 +27,9 @@ from mi_ref.errors import WeightError
 HostArray: TypeAlias = npt.NDArray[Any]
 
 _STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+READABLE = tuple(_STORED)
+"""The dtypes that weights are read from."""
+
 _MAX_HEADER_BYTES = 100_000_000
 _CHUNK = 1 << 22
 

@@ -20,7 +20,7 @@ import pytest
 import mi_ref
 from mi_ref import Backend, Model, get_backend
 from mi_ref.ops import Op, Ops, standard_ops
-from mi_ref.testing import GoldenCase, golden_cases
+from mi_ref.testing import golden_cases
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -166,9 +166,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("backend", names, indirect=True, scope="session")
     if "golden" in metafunc.fixturenames:
         cases = golden_cases(ROOT / "golden")
-        metafunc.parametrize(
-            "golden", cases, ids=[case.name for case in cases], scope="session"
-        )
+        metafunc.parametrize("golden", cases, ids=[case.name for case in cases], scope="session")
 
 
 @pytest.fixture(scope="session")
@@ -187,6 +185,12 @@ def load() -> Callable[[str, Backend, str], Model]:
 def tiny() -> Model:
     """One small model with grouped heads on NumPy, where the library does not matter."""
     return _load("llama2", get_backend("numpy"), "float32")
+
+
+@pytest.fixture
+def as_users_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Switch off the type checker of the test run, which refuses mistakes before mi_ref does."""
+    monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
 
 
 @pytest.fixture(scope="session")

@@ -272,7 +272,14 @@ def test_rows_of_a_batch_are_runs_of_their_own(model: Model) -> None:
 
 @pytest.mark.parametrize("pos", [2, -1, [0, 3], [-2, 1, 1], slice(1, 4), slice(None, None, 2)])
 def test_capture_of_some_positions(pos: Any, model: Model) -> None:
-    points = [at.resid_mid[0], at.q[1], at.attn_scores[0], at.pattern[1], at.result[0], at.logits]
+    points: list[Point] = [
+        at.resid_mid[0],
+        at.q[1],
+        at.attn_scores[0],
+        at.pattern[1],
+        at.result[0],
+        at.logits,
+    ]
     whole = model.run(PROMPT, capture=points)
     run = model.run(PROMPT, capture=[capture(point, pos=pos) for point in points])
     chosen = [pos] if isinstance(pos, int) else pos

@@ -1,0 +1,45 @@
+# Thin targets; each makes .venv with the standard library and installs what it needs into it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint golden golden-check atlas bench clean
+
+demo: .venv/installed
+	$(BIN)/mi-ref lens --model atlas --prompt "The capital of France is" --target " Paris"
+
+test: .venv/dev
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: .venv/dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+golden: .venv/golden
+	$(BIN)/python golden/make_golden.py
+
+golden-check: .venv/golden
+	$(BIN)/python golden/make_golden.py --check
+
+atlas: .venv/golden
+	$(BIN)/python golden/atlas/make_atlas.py
+
+bench: .venv/golden
+	$(BIN)/python bench/run.py --markdown && $(BIN)/python bench/process.py --markdown
+
+.venv/installed: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	touch $@
+
+.venv/dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
+	touch $@
+
+# torch first and pinned, so that pip takes the CPU build where one is at hand.
+.venv/golden: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[golden]"
+	touch $@
+
+clean:
+	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,41 @@
+"""What logits say: log-probabilities, entropy, divergence, ranks; each over the last axis.
+
+In nats, in log space, and never clamped: an epsilon would hide how far apart two predictions are.
+"""
+
+from __future__ import annotations
+
+from mi_ref._typing import Array, Float, Int, Namespace
+
+
+def log_softmax(
+    logits: Float[Array, "*rows d_vocab"], *, xp: Namespace
+) -> Float[Array, "*rows d_vocab"]:
+    """Return log-probabilities in float64, whatever the dtype of `logits`."""
+    exact = xp.astype(logits, xp.float64, copy=False)
+    shifted = exact - xp.max(exact, axis=-1, keepdims=True)
+    return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
+
+
+def entropy(log_probs: Float[Array, "*rows d_vocab"], *, xp: Namespace) -> Float[Array, "*rows"]:
+    """Return ``-Σ p log p``; what has no probability adds nothing."""
+    probs = xp.exp(log_probs)
+    return -xp.sum(xp.where(probs > 0, probs * log_probs, 0.0), axis=-1)
+
+
+def kl_divergence(
+    log_p: Float[Array, "*rows d_vocab"], log_q: Float[Array, "*rows d_vocab"], *, xp: Namespace
+) -> Float[Array, "*rows"]:
+    """Return ``KL(p ‖ q) = Σ p (log p - log q)``: nats lost by predicting q where p is true."""
+    probs = xp.exp(log_p)
+    return xp.sum(xp.where(probs > 0, probs * (log_p - log_q), 0.0), axis=-1)
+
+
+def ranks(
+    logits: Float[Array, "rows d_vocab"], ids: Int[Array, " rows"], *, xp: Namespace
+) -> Int[Array, " rows"]:
+    """Return the rank of one token in each row, from 1; of equal logits the first id is ahead."""
+    own = xp.take_along_axis(logits, ids[:, None], axis=-1)
+    places = xp.arange(logits.shape[-1], dtype=ids.dtype, device=logits.device)
+    ahead = (logits > own) | ((logits == own) & (places[None, :] < ids[:, None]))
+    return 1 + xp.sum(xp.astype(ahead, xp.int64), axis=-1)
