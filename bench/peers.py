@@ -37,7 +37,7 @@ class Peer(Protocol):
 
 
 class MiRef:
-    """This library, with its default backend."""
+    """The library of this repository, with its default backend."""
 
     name = "mi_ref"
 
@@ -154,9 +154,12 @@ def load_huggingface(folder: Path, threads: int) -> Any:
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    # Any: both packages are typed in part, and absent where only the linters are installed.
+    logs: Any = logging
+    logs.disable_progress_bar()
     torch.set_num_threads(threads)
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval()
 
 
 def disagreement(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> float:

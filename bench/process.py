@@ -15,6 +15,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,23 +53,21 @@ def spend(arguments: Sequence[str]) -> Usage:
     # Bytecode is written, as it is for any installed library; no side may ask the Hub.
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     environment |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, env=environment,
-    )  # fmt: skip
-    assert process.stdout is not None and process.stderr is not None
-    output = process.stdout.read()
-    errors = process.stderr.read()
-    # Rather than Popen.wait: it gives this one child's usage.
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.perf_counter() - start
-    process.returncode = os.waitstatus_to_exitcode(status)
-    process.stdout.close()
-    process.stderr.close()
-    if process.returncode:
-        raise SystemExit(f"python {' '.join(arguments)} failed:\n{errors}")
-    return Usage(wall, usage.ru_utime, usage.ru_maxrss * RSS_UNIT, output)
+    with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, *arguments], stdout=output, stderr=errors, env=environment
+        )
+        # Rather than Popen.wait: it gives the usage of this one child.
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        output.seek(0)
+        errors.seek(0)
+        if process.returncode:
+            raise SystemExit(f"python {' '.join(arguments)} failed:\n{errors.read()}")
+        printed = output.read()
+    return Usage(wall, usage.ru_utime, usage.ru_maxrss * RSS_UNIT, printed)
 
 
 def in_turns(commands: dict[str, list[str]], rounds: int) -> dict[str, list[Usage]]:
@@ -156,12 +155,10 @@ def main() -> None:
     args = parser.parse_args()
 
     heading = f"{report.machine()}. Shape {args.shape}, {args.dtype} checkpoint."
-    print(heading, flush=True)
+    print(heading, report.unrest(), flush=True)
     folder = cached_model(args.shape, args.dtype)
     head = ["", "mi_ref", "other", "ratio (quartiles)", "target", ""]
-    times = report.table(
-        [head, *import_time(args.imports), *start_to_top5(folder, args.rounds)]
-    )
+    times = report.table([head, *import_time(args.imports), *start_to_top5(folder, args.rounds)])
     print(f"\n{times}", flush=True)
     head = ["peak memory of one pass, MB", "peak", "returned", "weights"]
     head += ["(peak - returned) / weights", "target", ""]

@@ -56,6 +56,15 @@ def machine() -> str:
     )
 
 
+def unrest() -> str:
+    """Return a warning if other programs keep this machine busy, else nothing."""
+    if not hasattr(os, "getloadavg") or os.getloadavg()[0] < 0.5:
+        return ""
+    # Both libraries' threads wait for each other by spinning: one busy core can slow either side
+    # tenfold, and not both alike.
+    return "\nWARNING: other programs are running, so not even the ratios can be relied on."
+
+
 def processor() -> str:
     """Return the processor's model name."""
     info = Path("/proc/cpuinfo")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import statistics
 import time
 from collections.abc import Iterator
@@ -29,6 +30,10 @@ ROUNDS = {8: 31, 64: 15, 512: 7}
 QUICK_ROUNDS = {8: 9, 64: 5, 512: 2}
 REST = 0.05
 """Seconds between measurements: threads of one side's library go on spinning for a while."""
+SECONDS = 20.0
+"""After this long a task at one length ends early, though not before `FEWEST` rounds."""
+QUICK_SECONDS = 3.0
+FEWEST = 2
 TOLERANCE = 1e-5
 
 
@@ -54,11 +59,28 @@ class Cell:
         return ("HF eager", 0.7) if self.task == "everything" else None
 
 
-def measure(peers: list[Peer], task: str, tokens: list[int], rounds: int) -> Cell:
-    """Run one task on one prompt, every side in turn, after a round that does not count."""
+def measure(peers: list[Peer], task: str, tokens: list[int], rounds: int, limit: float) -> Cell:
+    """Run one task on one prompt, every side in turn, after a round that does not count.
+
+    Parameters
+    ----------
+    peers : list of Peer
+        The sides.
+    task : str
+        Of `TASKS`.
+    tokens : list of int
+        The prompt.
+    rounds : int
+        How many rounds count.
+    limit : float
+        Seconds after which no further round begins once there are `FEWEST`.
+    """
     calls = [(p, c) for p in peers for c in [p.task(task, tokens)] if c is not None]
     cell = Cell(task, len(tokens), {peer.name: [] for peer, _ in calls})
+    end = time.monotonic() + limit
     for number in range(rounds + 1):
+        if number > FEWEST and time.monotonic() > end:
+            break
         first = number % len(calls)
         for peer, call in calls[first:] + calls[:first]:
             peer.prepare()
@@ -95,7 +117,7 @@ def check_equal_work(peers: list[Peer], tokens: list[int]) -> float:
 def rows(cells: list[Cell]) -> Iterator[list[str]]:
     """Yield the table's rows, head first."""
     yield [
-        "task", "tokens", "mi_ref ms", "HF sdpa ms", "HF eager ms",
+        "task", "tokens", "rounds", "mi_ref ms", "HF sdpa ms", "HF eager ms",
         "mi_ref / sdpa", "mi_ref / eager", "target", "", "kept MB (mi_ref, eager)",
     ]  # fmt: skip
     for cell in cells:
@@ -112,7 +134,7 @@ def rows(cells: list[Cell]) -> Iterator[list[str]]:
             limit = f"{target[0]} {limit}"
         kept = [f"{cell.kept_megabytes.get(n, float('nan')):.1f}" for n in (names[0], names[2])]
         yield [
-            cell.task, str(cell.n_tokens), *times,
+            cell.task, str(cell.n_tokens), str(len(cell.seconds[names[0]])), *times,
             *(report.with_spread(r) if r else "–" for r in ratios.values()),
             limit, met, ", ".join(kept),
         ]  # fmt: skip
@@ -131,7 +153,7 @@ def main() -> None:
     args = parser.parse_args()
 
     heading = report.machine()
-    print(heading, flush=True)
+    print(heading, report.unrest(), flush=True)
     folder = cached_model(args.shape, args.dtype)
     model = load_huggingface(folder, report.cores())
     peers: list[Peer] = [MiRef(folder), HuggingFace(model, "sdpa"), HuggingFace(model, "eager")]
@@ -143,9 +165,10 @@ def main() -> None:
     print(f"logits agree to {worst:.1e} of the largest", flush=True)
     cells = []
     for n_tokens, prompt in prompts.items():
-        default = (QUICK_ROUNDS if args.quick else ROUNDS).get(n_tokens, 5)
+        rounds = args.rounds or (QUICK_ROUNDS if args.quick else ROUNDS).get(n_tokens, 5)
+        limit = math.inf if args.rounds else QUICK_SECONDS if args.quick else SECONDS
         for task in args.tasks:
-            cells.append(measure(peers, task, prompt, args.rounds or default))
+            cells.append(measure(peers, task, prompt, rounds, limit))
             print(f"  {n_tokens} tokens, {task}: done", flush=True)
     text = report.table(list(rows(cells)))
     print("\n" + text)

@@ -1,17 +1,19 @@
-"""How a checkpoint differs from a family: every config key and tensor that does not fit, at once."""
+"""How a checkpoint differs from a family: every key and tensor that does not fit, at once."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mi_ref.config import DecoderConfig
 from mi_ref.families import FAMILIES, Family
 from mi_ref.hf_config import HfConfig
-from mi_ref.params import tensor_faults
+from mi_ref.params import TensorFault, tensor_faults
 from mi_ref.weights import READABLE, TensorInfo
+
+_READABLE = ", ".join(READABLE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +27,31 @@ class Fit:
     """Keys of ``config.json`` that are missing or that the family cannot honour, in sentences."""
     unread: Mapping[str, Any]
     """Keys that the family does not read."""
-    tensor_faults: tuple[str, ...]
-    """What is wrong with the tensors, in sentences, once for all layers."""
+    tensor_faults: tuple[TensorFault, ...]
+    """What is wrong with the tensors, once for all layers."""
 
     def __len__(self) -> int:
         return len(self.faults) + len(self.unread) + len(self.tensor_faults)
+
+    def sentences(self, *, names_only: bool) -> list[str]:
+        """Return what does not fit.
+
+        Parameters
+        ----------
+        names_only : bool
+            Leave out shapes and reasons of tensors: if they are another family's, names say more.
+        """
+        said = list(self.faults)
+        if self.unread:
+            listed = ", ".join(f"{key}={_brief(value)}" for key, value in self.unread.items())
+            said.append(f"{self.family.model_type} does not read {listed}")
+        if not names_only:
+            return [*said, *map(str, self.tensor_faults)]
+        kinds = {"missing": "missing", "misshapen": "of another shape", "unused": "not used"}
+        for kind, what in kinds.items():
+            if names := [fault.name for fault in self.tensor_faults if fault.kind == kind]:
+                said.append(f"{len(names)} kinds of tensors {what}: {_by_layer(names)}")
+        return said
 
 
 def fit(family: Family, raw: Mapping[str, Any], tensors: Mapping[str, TensorInfo] | None) -> Fit:
@@ -46,13 +68,14 @@ def fit(family: Family, raw: Mapping[str, Any], tensors: Mapping[str, TensorInfo
     """
     read = HfConfig(raw, source="config.json", family=family.model_type)
     config = family.read_config(read)
-    wrong: list[str] = []
+    wrong: list[TensorFault] = []
     if tensors is not None:
         wrong = tensor_faults(config, family.weight_names, tensors)
+        named = {fault.name for fault in wrong}
         wrong += [
-            f"{name} is stored as {info.dtype}; {', '.join(READABLE)} can be read"
+            TensorFault("misshapen", name, f"is stored as {info.dtype}; readable: {_READABLE}")
             for name, info in tensors.items()
-            if info.dtype not in READABLE
+            if info.dtype not in READABLE and name not in named
         ]
     return Fit(family, config, tuple(read.faults), read.unread(), tuple(collapse(wrong)))
 
@@ -62,23 +85,25 @@ def nearest(raw: Mapping[str, Any], tensors: Mapping[str, TensorInfo] | None) ->
     return min((fit(family, raw, tensors) for family in FAMILIES.values()), key=len)
 
 
-def collapse(sentences: Iterable[str]) -> list[str]:
-    """Write once, with ``{layer}``, what sentences about tensors say of several layers.
+def collapse(faults: Iterable[TensorFault]) -> list[TensorFault]:
+    """Write once, with ``{layer}``, what is wrong with the same tensor of several layers.
 
-    >>> collapse(["h.0.w is missing", "h.1.w is missing", "h.3.w is missing"])
-    ['h.{layer}.w is missing (layers 0, 1, 3)']
+    >>> print(*collapse([TensorFault("missing", f"h.{n}.w", "is missing") for n in range(3)]))
+    h.{layer}.w is missing (layers 0 to 2)
     """
-    layers: dict[str, list[int]] = {}
-    for sentence in sentences:
-        number = re.search(r"(?<=\.)\d+(?=\.)", sentence)
-        if number is None:
-            layers.setdefault(sentence, [])
-        else:
-            template = f"{sentence[: number.start()]}{{layer}}{sentence[number.end() :]}"
-            layers.setdefault(template, []).append(int(number[0]))
+    layers: dict[TensorFault, list[int]] = {}
+    for fault in faults:
+        number = re.search(r"(?<=\.)\d+(?=\.)", fault.name)
+        template = fault
+        if number is not None:
+            name = f"{fault.name[: number.start()]}{{layer}}{fault.name[number.end() :]}"
+            template = replace(fault, name=name)
+        layers.setdefault(template, []).extend([] if number is None else [int(number[0])])
     return [
-        f"{text} ({_named(found)})" if len(found) > 1 else text.replace("{layer}", str(*found), 1)
-        for text, found in layers.items()
+        replace(template, detail=f"{template.detail} ({_named(found)})")
+        if len(found) > 1
+        else replace(template, name=template.name.replace("{layer}", "".join(map(str, found))))
+        for template, found in layers.items()
     ]
 
 
@@ -88,3 +113,20 @@ def _named(layers: list[int]) -> str:
         return f"layers {first} to {last}"
     shown = ", ".join(map(str, layers[:6]))
     return f"layers {shown}" + (f" and {len(layers) - 6} more" if len(layers) > 6 else "")
+
+
+def _by_layer(names: list[str]) -> str:
+    """List names, what those of layers begin with only once."""
+    inside: dict[str, list[str]] = {}
+    for name in names:
+        outer, layer, inner = name.partition("{layer}.")
+        inside.setdefault(outer + layer, []).append(inner)
+    return "; ".join(
+        f"{outer}({', '.join(inner)})" if inner != [""] else outer
+        for outer, inner in inside.items()
+    )
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

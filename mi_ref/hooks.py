@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from mi_ref._typing import Array, Namespace
+from mi_ref._typing import Array
+from mi_ref.backend import Backend
 from mi_ref.errors import HookError, ShapeError
 from mi_ref.hook_points import HookPoint, HookPoints
 from mi_ref.selection import Selector, select
@@ -87,8 +88,8 @@ class HookPlan:
         The global sites that this call passes.
     batch, n_pos : int
         Size of the prompt.
-    xp : namespace
-        The backend's.
+    backend : Backend
+        Of the model.
 
     Raises
     ------
@@ -108,9 +109,9 @@ class HookPlan:
         sites: frozenset[Site],
         batch: int,
         n_pos: int,
-        xp: Namespace,
+        backend: Backend,
     ) -> None:
-        self._xp = xp
+        self._backend = backend
         self._size = (batch, n_pos)
         self._actions: dict[Point, _Actions] = {}
         self.captured: dict[Point, Array] = {}
@@ -185,21 +186,27 @@ class HookPlan:
         # What comes from the caller is copied: the caller may fill the same buffer again, in this
         # pass or after it, and neither this pass nor a capture may change with it.
         if not callable(edit):
-            return self._xp.asarray(_checked(edit, x, entry, "the replacement"), copy=True)
+            return self._taken(edit, x, entry, "the replacement")
         # A function may change its argument in place and return nothing, as in TransformerLens:
         # it gets a copy, because x may be a capture of another point too.
-        own = self._xp.asarray(x, copy=True)
+        own = self._backend.xp.asarray(x, copy=True)
         changed = edit(own, Hook(str(entry.point), entry.point.layer, entry.point))
         if changed is None:
             return own
-        return self._xp.asarray(_checked(changed, x, entry, "what the edit returned"), copy=True)
+        return self._taken(changed, x, entry, "what the edit returned")
 
     def _cut(self, x: Array, entry: HookPoint, pos: Positions | None) -> Array:
         if pos is None:
             return x
         axis = _pos_axis(entry)
         chosen = _indices(pos, entry, x.shape[axis])
-        return self._xp.take(x, self._xp.asarray(chosen, device=x.device), axis=axis)
+        xp = self._backend.xp
+        return xp.take(x, xp.asarray(chosen, device=x.device), axis=axis)
+
+    def _taken(self, value: Array, x: Array, entry: HookPoint, what: str) -> Array:
+        """Return a copy of the caller's `value` that can stand in for `x`."""
+        _check_fits(value, x, entry, what)
+        return self._backend.ops.lay_out(self._backend.xp.asarray(value, copy=True), x)
 
 
 class Tap:
@@ -241,8 +248,8 @@ class _NoTap(Tap):
 NO_TAP = _NoTap()
 
 
-def _checked(value: Array, x: Array, entry: HookPoint, what: str) -> Array:
-    """Return `value` if it can stand in for `x`."""
+def _check_fits(value: Array, x: Array, entry: HookPoint, what: str) -> None:
+    """Refuse a `value` that cannot stand in for `x`."""
     if not isinstance(value, type(x)):
         raise ShapeError(
             f"{what} at {entry.point!r} is a {type(value).__name__}; the activation is a"
@@ -259,7 +266,6 @@ def _checked(value: Array, x: Array, entry: HookPoint, what: str) -> Array:
             f"{what} at {entry.point!r} is {value.dtype} on {value.device}; the activation is"
             f" {x.dtype} on {x.device}. Convert it first: a silent cast would hide lost digits."
         )
-    return value
 
 
 def _differs(found: Sequence[int], needed: Sequence[int], axes: Sequence[str]) -> str:

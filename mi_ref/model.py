@@ -128,7 +128,7 @@ class Model(TextMethods, WeightViews):
             sites |= {at.ln_final_scale, at.ln_final_normalized, at.unembed_in, at.logits}
         plan = HookPlan(
             self.hook_points, tuple(capture), edits,
-            layers=layers, sites=frozenset(sites), batch=batch, n_pos=n_pos, xp=self.backend.xp,
+            layers=layers, sites=frozenset(sites), batch=batch, n_pos=n_pos, backend=self.backend,
         )  # fmt: skip
         tap = plan.tap(None)
         if tokens is not None:
@@ -234,7 +234,7 @@ class Model(TextMethods, WeightViews):
                 f"the residual stream is {resid.dtype} on {resid.device}; the model computes in"
                 f" {like.dtype} on {like.device}."
             )
-        return resid
+        return self.backend.ops.lay_out(resid, None)
 
     def _check_length(self, n_pos: int) -> None:
         if n_pos > self.cfg.n_ctx:

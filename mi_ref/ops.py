@@ -22,6 +22,7 @@ Op = Callable[..., Any]
 class Ops:
     """One array library's versions of the operations below."""
 
+    lay_out: Op
     embed: Op
     linear: Op
     unembed: Op
@@ -40,6 +41,7 @@ class Ops:
 def standard_ops(xp: Namespace, erf: Callable[[Array], Array]) -> Ops:
     """Return the definitions, bound to a namespace and to its error function."""
     return Ops(
+        lay_out=lay_out,
         embed=partial(embed, xp=xp),
         linear=linear,
         unembed=unembed,
@@ -54,6 +56,17 @@ def standard_ops(xp: Namespace, erf: Callable[[Array], Array]) -> Ops:
         causal_attention=partial(causal_attention, xp=xp),
         top_k=partial(top_k, xp=xp),
     )
+
+
+def lay_out(
+    x: Float[Array, "*shape"], like: Float[Array, "*shape"] | None
+) -> Float[Array, "*shape"]:
+    """Return `x` in the memory order of `like`; without it, in that of a residual stream.
+
+    What comes from outside goes through here, so that equal values give equal bits from then on,
+    in whatever order they lay.
+    """
+    return x
 
 
 def embed(

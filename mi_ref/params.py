@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Literal
 
 from mi_ref._typing import Array, Float
 from mi_ref.config import DecoderConfig, Layer
@@ -78,6 +78,18 @@ class WeightNames:
 Take = Callable[[str], Array]
 
 
+@dataclass(frozen=True, slots=True)
+class TensorFault:
+    """One tensor that does not fit; ``str`` gives the sentence."""
+
+    kind: Literal["missing", "misshapen", "unused"]
+    name: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.detail}"
+
+
 def check_tensors(
     cfg: DecoderConfig, names: WeightNames, info: Mapping[str, TensorInfo], *, source: str
 ) -> None:
@@ -89,7 +101,7 @@ def check_tensors(
         Listing all of them, with the sizes in the config that each shape comes from.
     """
     if faults := tensor_faults(cfg, names, info):
-        shown = "\n  ".join(faults[:12])
+        shown = "\n  ".join(map(str, faults[:12]))
         more = f"\n  and {len(faults) - 12} more" if len(faults) > 12 else ""
         raise WeightError(
             f"the weights of {source} do not fit its config.json:\n  {shown}{more}\n"
@@ -99,8 +111,8 @@ def check_tensors(
 
 def tensor_faults(
     cfg: DecoderConfig, names: WeightNames, info: Mapping[str, TensorInfo]
-) -> list[str]:
-    """Return what is wrong with a checkpoint's tensors, a sentence each; empty if they fit."""
+) -> list[TensorFault]:
+    """Return what is wrong with a checkpoint's tensors; empty if they fit."""
     faults = []
     expected = {name: (shape, why) for name, shape, why in _expected(cfg, names)}
     spared = {pattern.format(layer=i) for pattern in names.ignored for i in range(cfg.n_layers)}
@@ -109,11 +121,12 @@ def tensor_faults(
         spared.add(f"{names.unembed}.weight")
     for name, (shape, why) in expected.items():
         if name not in info:
-            faults.append(f"{name} is missing: {shape} = ({why}) was needed")
+            faults.append(TensorFault("missing", name, f"is missing: {shape} = ({why}) was needed"))
         elif info[name].shape != shape:
-            faults.append(f"{name} is {info[name].shape}; config.json asks for {shape} = ({why})")
+            detail = f"is {info[name].shape}; config.json asks for {shape} = ({why})"
+            faults.append(TensorFault("misshapen", name, detail))
     faults += [
-        f"{name} {tensor.shape} is not used by this architecture"
+        TensorFault("unused", name, f"{tensor.shape} is not used by this architecture")
         for name, tensor in info.items()
         if name not in expected and name not in spared
     ]

@@ -65,13 +65,18 @@ def provenance(model: Model, *, seed: int | None = None) -> dict[str, Any]:
 
 
 def write_json(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
-    """Write a record as JSON, whole or not at all.
+    """Write a record as JSON, whole or not at all; see `json_text`."""
+    text = json_text(record)
+    write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def json_text(record: Mapping[str, Any]) -> str:
+    """Return a record as strict JSON.
 
     Strict JSON has no numbers beyond the finite: those are written as the strings ``"Infinity"``,
     ``"-Infinity"`` and ``"NaN"``, which Python's ``float`` reads back.
     """
-    text = json.dumps(_strict(record), ensure_ascii=False, indent=1, allow_nan=False)
-    write_whole(path, lambda temporary: temporary.write_text(f"{text}\n", encoding="utf-8"))
+    return json.dumps(_strict(record), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:

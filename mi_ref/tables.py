@@ -69,14 +69,22 @@ class Table:
         A line above the table; empty for none.
     flexible : collection of str
         Headings of the columns that give way in a narrow terminal; empty for all.
+    widest : int or None
+        Columns of text beyond which flexible columns wrap anywhere.
     """
 
     def __init__(
-        self, headings: Sequence[str], title: str = "", *, flexible: Collection[str] = ()
+        self,
+        headings: Sequence[str],
+        title: str = "",
+        *,
+        flexible: Collection[str] = (),
+        widest: int | None = None,
     ) -> None:
         self._headings = list(headings)
         self._title = title
         self._flexible = frozenset(flexible)
+        self._widest = widest
         self._rows: list[tuple[str | Cell, ...]] = []
         self._styles: list[str] = []
 
@@ -90,7 +98,7 @@ class Table:
 
     def matching(self, pattern: str) -> Table:
         """Return the rows that a regular expression is found in, whatever the case."""
-        found = Table(self._headings, self._title, flexible=self._flexible)
+        found = Table(self._headings, self._title, flexible=self._flexible, widest=self._widest)
         for row, style in zip(self._rows, self._styles, strict=True):
             if any(re.search(pattern, str(cell), re.IGNORECASE) for cell in row):
                 found.add(*row, style=style)
@@ -113,7 +121,7 @@ class Table:
         console = Console(file=StringIO(), width=1000, color_system=None, highlight=False)
         with console.capture() as captured:
             console.print(self)
-        return "\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines())
+        return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
 
     def html(self) -> str:
         """Return an HTML table, for notebooks."""
@@ -144,6 +152,7 @@ class Table:
                 Text(name),
                 justify="right" if heading.startswith(">") else "left",
                 no_wrap=bool(self._flexible) and name not in self._flexible,
+                max_width=self._widest if name in self._flexible else None,
             )
         for row, style in zip(self._rows, self._styles, strict=True):
             # Text, not markup: a token may well contain square brackets.

@@ -147,10 +147,11 @@ def _read_header(path: Path) -> list[tuple[str, TensorInfo, int, int]]:
         header = json.loads(text)
         header.pop("__metadata__", None)
         entries = [
-            (name, TensorInfo(entry["dtype"], tuple(entry["shape"])), *entry["data_offsets"])
+            (name, TensorInfo(str(entry["dtype"]), _sizes(entry["shape"])), start, stop)
             for name, entry in header.items()
+            for start, stop in [_sizes(entry["data_offsets"])]
         ]
-        bounds = sorted((int(start), int(stop)) for _, _, start, stop in entries)
+        bounds = sorted((start, stop) for _, _, start, stop in entries)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightError(
             f"the header of {path} is not that of a safetensors file: {error}."
@@ -161,10 +162,10 @@ def _read_header(path: Path) -> list[tuple[str, TensorInfo, int, int]]:
             f"{path} is truncated: {size} bytes, but its header needs {begin + needed}."
             " Fetch the file again."
         )
-    if any(stop < start or start < 0 for start, stop in bounds) or any(
+    if any(stop < start for start, stop in bounds) or any(
         later[0] < earlier[1] for earlier, later in pairwise(bounds)
     ):
-        raise WeightError(f"the header of {path} gives tensors overlapping or negative ranges.")
+        raise WeightError(f"the header of {path} gives tensors ranges that overlap or run backwards.")
     for name, info, start, stop in entries:
         width = np.dtype(_STORED[info.dtype]).itemsize if info.dtype in _STORED else None
         if width is not None and math.prod(info.shape) * width != stop - start:
@@ -173,6 +174,13 @@ def _read_header(path: Path) -> list[tuple[str, TensorInfo, int, int]]:
                 f" {math.prod(info.shape) * width} bytes; its header gives it {stop - start}."
             )
     return [(name, info, begin + start, begin + stop) for name, info, start, stop in entries]
+
+
+def _sizes(values: Any) -> tuple[int, ...]:
+    """Return whole numbers that count something, as JSON gave them; refuse all others."""
+    if not all(type(value) is int and value >= 0 for value in values):
+        raise ValueError(f"{values} should be whole numbers that are not negative")
+    return tuple(values)
 
 
 def _check_index(

@@ -27,6 +27,7 @@ def backend(device: str | int | None = None) -> Backend:
         to_host=np.asarray,
         ops=replace(
             standard_ops(np, erf),
+            lay_out=numpy_kernels.lay_out,
             embed=numpy_kernels.embed,
             linear=numpy_kernels.linear,
             unembed=numpy_kernels.unembed,

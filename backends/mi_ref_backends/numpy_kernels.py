@@ -28,6 +28,18 @@ _BLOCK = 128
 _CHUNK = 1 << 15
 
 
+def lay_out(x: NpArray, like: NpArray | None) -> NpArray:
+    """Copy if the order differs: see `mi_ref.ops.lay_out`."""
+    if like is None:
+        like = np.empty((x.shape[-1], *x.shape[:-1]), x.dtype)
+        like = like.transpose(*range(1, x.ndim), 0)
+    if x.strides == like.strides:
+        return x
+    out = np.empty_like(like)
+    out[...] = x
+    return out
+
+
 def embed(table: NpArray, tokens: NpArray) -> NpArray:
     """Look up rows, feature-major: see `mi_ref.ops.embed`."""
     rows = table[tokens.reshape(-1)]
@@ -45,12 +57,13 @@ def linear(x: NpArray, weight: NpArray, bias: NpArray | None) -> NpArray:
 
 def unembed(x: NpArray, weight: NpArray) -> NpArray:
     """Multiply into logits that lie row by row, as they are read: see `mi_ref.ops.unembed`."""
-    rows = x.reshape(-1, x.shape[-1])
-    if len(rows) <= _BLOCK:
+    # One order, whatever the rows come in: a lens on some of them gives the bits of a whole pass.
+    columns = np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T)
+    if columns.shape[1] <= _BLOCK:
         # Transposing few rows costs less than the slower product would.
-        logits = np.ascontiguousarray(_product(weight, rows.T).T)
+        logits = np.ascontiguousarray(_product(weight, columns).T)
     else:
-        logits = rows @ weight.T
+        logits = columns.T @ weight.T
     return logits.reshape(*x.shape[:-1], weight.shape[0])
 
 
@@ -65,15 +78,18 @@ def _product(weight: NpArray, columns: NpArray) -> NpArray:
 
 def rms_scale(x: NpArray, eps: float) -> NpArray:
     """Return the denominator: see `mi_ref.ops.rms_scale`."""
-    d_model = x.shape[-1]
-    # NumPy sums feature-major squares one addend after the other; in two levels their rounding
-    # errors stay as small as in a pairwise sum.
-    parts = math.gcd(d_model, 32)
-    squares = (x * x).reshape(*x.shape[:-1], parts, d_model // parts)
-    mean = squares.sum(axis=-1).sum(axis=-1)
-    mean /= d_model
-    mean += eps
-    return np.sqrt(mean, out=mean)[..., None]
+    # Halves upon halves, because NumPy's own sum adds in an order that depends on the strides: it
+    # would round differently for one position and for many, and badly for feature-major arrays.
+    addends = x * x
+    while (n := addends.shape[-1]) > 1:
+        left = addends[..., : n // 2]
+        left += addends[..., n // 2 : n - n % 2]
+        if n % 2:
+            left[..., :1] += addends[..., -1:]
+        addends = left
+    addends /= x.shape[-1]
+    addends += eps
+    return np.sqrt(addends, out=addends)
 
 
 def rms_norm(x: NpArray, weight: NpArray, eps: float) -> NpArray:

@@ -14,7 +14,7 @@ from .tokenizer import BOS, EOS, ordinary_ids
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 REPEATED_SHARE = 0.25
 REPEATED_LENGTHS = (24, 110)
-POOL = 16  # how many batches are sorted by length together
+POOL = 32  # how many batches are sorted by length together
 
 Example = tuple[list[int], list[int]]
 

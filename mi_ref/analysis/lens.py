@@ -99,7 +99,7 @@ class LogitLens:
             )
         for layer in reversed(range(self.n_layers)):
             cell = column[layer]
-            near = [p.id for p in (*cell.top, cell.target) if p.rank <= top]
+            near = [p.id for p in (*cell.top.items, cell.target) if p.rank <= top]
             if wanted not in near:
                 return layer + 1 if layer + 1 < self.n_layers else None
         return 0

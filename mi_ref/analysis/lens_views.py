@@ -24,7 +24,7 @@ def layer_table(lens: LogitLens, position: int) -> Table:
         flexible=["runners-up"],
     )
     for layer, cell in enumerate(column):
-        leader, *others = cell.top
+        leader, *others = cell.top.items
         style = _TARGET if leader.id == target.id else _LEADER
         ahead = _TARGET if cell.target.rank == 1 else ""
         table.add(
@@ -125,5 +125,5 @@ def _cell_record(position: int, cell: Cell) -> dict[str, Any]:
         "entropy": cell.entropy,
         "kl": cell.kl,
         "target": asdict(cell.target),
-        "top": [asdict(prediction) for prediction in cell.top],
+        "top": [asdict(prediction) for prediction in cell.top.items],
     }

@@ -1,0 +1,82 @@
+"""The command line: ``mi-ref lens | hooks | tokens | inspect``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from io import TextIOWrapper
+
+from mi_ref.cli import hooks, inspection, lens, tokens
+from mi_ref.errors import MiRefError
+
+_EPILOG = """\
+example:
+  mi-ref lens --prompt "The capital of France is"
+
+mi-ref COMMAND --help explains a command."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status: 0, 1 for an error, 130 for an interrupt.
+
+    Parameters
+    ----------
+    argv : sequence of str or None
+        Arguments without the program's name; None for the process' own.
+
+    Raises
+    ------
+    SystemExit
+        With status 2 for a wrong usage, 0 for ``--help`` and ``--version``.
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        # Tokens hold any character; a terminal that lacks one shows its code.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    with warnings.catch_warnings():
+        warnings.showwarning = _warn
+        return _run(_parser().parse_args(argv))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader has seen enough, as in `mi-ref hooks | head`. Python flushes once more on its
+        # way out, into nothing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("mi-ref: interrupted\n")
+        return 130
+    except MiRefError as error:
+        sys.stderr.write(f"mi-ref: error: {error}\n")
+        return 1
+    except OSError as error:
+        where = "" if error.filename is None else f": {error.filename}"
+        sys.stderr.write(f"mi-ref: error: {error.strerror or error}{where}\n")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from importlib.metadata import version
+
+    parser = argparse.ArgumentParser(
+        prog="mi-ref",
+        description="Look inside language models, one exact forward pass at a time.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"mi-ref {version('mi_ref')}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    for command in (lens, hooks, tokens, inspection):
+        command.add(commands)
+    return parser
+
+
+def _warn(message: Warning | str, *_: object, **__: object) -> None:
+    sys.stderr.write(f"mi-ref: warning: {message}\n")

@@ -1,0 +1,35 @@
+"""``mi-ref inspect``: what a checkpoint is, and whether it would load."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from mi_ref.cli import options
+
+_EXAMPLE = "mi-ref inspect HuggingFaceTB/SmolLM-135M"
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = options.command(
+        commands, "inspect", "say what a checkpoint is and whether it loads", _EXAMPLE
+    )
+    parser.add_argument(
+        "name", metavar="NAME", help="bundled model, folder, or Hub repository; weights stay there"
+    )
+    options.add_revision(parser)
+    options.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    options.check_output(arguments.json)
+    from mi_ref.inspection import inspect_checkpoint
+
+    found = inspect_checkpoint(arguments.name, revision=arguments.revision)
+    if arguments.json != options.STDOUT:
+        found.print()
+    if arguments.json is not None:
+        options.write_record(arguments.json, found.record())
