@@ -36,7 +36,7 @@ class Timer:
 
     def call(self, name: str, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call `op` and book its time, unless another operation called it."""
-        key = f"linear {_shape(args[1])}" if name == "linear" else name
+        key = f"linear {_shape(args[1])}" if name in ("linear", "unembed") else name
         self.depth += 1
         start = time.perf_counter()
         try:

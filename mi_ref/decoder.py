@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from mi_ref._typing import Array, DType, Float, Int, Residual
 from mi_ref.backend import Backend
 from mi_ref.config import Attention, DecoderConfig, GatedMLP, Layer, RMSNorm
-from mi_ref.hooks import HookPlan, Tap
 from mi_ref.ops import Ops
 from mi_ref.params import DecoderParams, LayerParams, Linear, Norm
+from mi_ref.plan import HookPlan, Tap
 from mi_ref.rope import Rope, rotary_tables
 from mi_ref.sites import Site, at
 

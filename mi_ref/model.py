@@ -14,8 +14,9 @@ from mi_ref.cache import Cache
 from mi_ref.config import DecoderConfig
 from mi_ref.errors import HookError, ShapeError
 from mi_ref.hook_points import HookPoints
-from mi_ref.hooks import NO_TAP, CaptureLike, EditFunction, Edits, HookPlan
+from mi_ref.hooks import CaptureLike, EditFunction, Edits
 from mi_ref.params import DecoderParams
+from mi_ref.plan import NO_TAP, HookPlan
 from mi_ref.provenance import Source
 from mi_ref.run import Run
 from mi_ref.selection import Selector
@@ -127,9 +128,17 @@ class Model(TextMethods, WeightViews):
         if finish:
             sites |= {at.ln_final_scale, at.ln_final_normalized, at.unembed_in, at.logits}
         plan = HookPlan(
-            self.hook_points, tuple(capture), edits,
-            layers=layers, sites=frozenset(sites), batch=batch, n_pos=n_pos, backend=self.backend,
-        )  # fmt: skip
+            self.hook_points,
+            tuple(capture),
+            edits,
+            layers=layers,
+            sites=frozenset(sites),
+            batch=batch,
+            n_pos=n_pos,
+            out_pos=1 if logits == "last" else n_pos,
+            like=self.params.embed,
+            backend=self.backend,
+        )
         tap = plan.tap(None)
         if tokens is not None:
             resid = tap(at.embed, decoder.embed(self.params, tokens, self.backend))

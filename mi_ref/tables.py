@@ -58,6 +58,25 @@ class Cell:
         return line
 
 
+class Lines(Cell):
+    """Parts one under the other, each wrapped where it is too long; empty ones are left out."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return "\n".join(text for text, _ in self.parts if text)
+
+    def __rich_measure__(self, console: Any, options: Any) -> Any:
+        from rich.measure import Measurement
+
+        return Measurement.get(console, options, self._text(0))
+
+    def _text(self, width: int) -> Any:
+        from rich.text import Text
+
+        return Text("\n").join(Text(text, style) for text, style in self.parts if text)
+
+
 class Table:
     """Rows of text under headings.
 
@@ -104,15 +123,41 @@ class Table:
                 found.add(*row, style=style)
         return found
 
-    def print(self) -> None:
-        """Print: fitted and coloured in a terminal or notebook, else as plain as `str`."""
+    def folded(self, columns: Sequence[Sequence[str]]) -> Table:
+        """Return a narrower table, of which each column stacks several of this one's.
+
+        Parameters
+        ----------
+        columns : sequence of sequence of str
+            Headings of this table that go together, the first one on top.
+        """
+        folded = Table([", ".join(group) for group in columns])
+        names = [heading.lstrip(">") for heading in self._headings]
+        for row, style in zip(self._rows, self._styles, strict=True):
+            held = dict(zip(names, map(str, row), strict=True))
+            stacks = (
+                Lines((held[top], "bold"), *((held[name], "dim") for name in below))
+                for top, *below in columns
+            )
+            folded.add(*stacks, style=style)
+        return folded
+
+    def print(self, *, narrow: Sequence[Sequence[str]] = ()) -> None:
+        """Print: fitted and coloured in a terminal or notebook, else as plain as `str`.
+
+        Parameters
+        ----------
+        narrow : sequence of sequence of str
+            How to fold it where the terminal is too narrow; see `folded`. Empty for not at all.
+        """
         from rich.console import Console
 
         console = Console(highlight=False)
-        if console.is_terminal or console.is_jupyter:
-            console.print(self)
-        else:
+        if not (console.is_terminal or console.is_jupyter):
             sys.stdout.write(f"{self}\n")
+            return
+        full = max(map(len, str(self).splitlines()), default=0)
+        console.print(self.folded(narrow) if narrow and full > console.width else self)
 
     def __str__(self) -> str:
         from rich.console import Console

@@ -165,7 +165,9 @@ def _read_header(path: Path) -> list[tuple[str, TensorInfo, int, int]]:
     if any(stop < start for start, stop in bounds) or any(
         later[0] < earlier[1] for earlier, later in pairwise(bounds)
     ):
-        raise WeightError(f"the header of {path} gives tensors ranges that overlap or run backwards.")
+        raise WeightError(
+            f"the header of {path} gives tensors ranges that overlap or run backwards."
+        )
     for name, info, start, stop in entries:
         width = np.dtype(_STORED[info.dtype]).itemsize if info.dtype in _STORED else None
         if width is not None and math.prod(info.shape) * width != stop - start:

@@ -139,7 +139,7 @@ def test_a_config_that_is_no_object(checkpoint: Path) -> None:
         ("llamma", "'llamma'"),
         ("mistral", "'mistral'"),
         ("bert", "'bert'"),
-        (None, "absent model_type"),
+        (None, "absent"),
     ],
 )
 def test_an_unknown_family_is_named(checkpoint: Path, model_type: Any, named: str) -> None:

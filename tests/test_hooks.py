@@ -91,8 +91,8 @@ def test_a_run_from_the_middle_passes_no_earlier_point(tiny: Model) -> None:
         (lambda x: x[0], r"shape \(5, 24\).* It has 2 axes where 3 are needed"),
         (lambda x: x[:1, :, :3], r"batch and d_model differ\."),
         (lambda x: x.astype(np.float64), r"is float64 on cpu; the activation is float32 on cpu"),
-        (lambda x: x.tolist(), r"is a list; the activation is a numpy\.ndarray"),
-        (lambda x: 0.0, r"is a float; the activation is a numpy\.ndarray"),
+        (lambda x: x.tolist(), r"is a list; it must be a numpy\.ndarray"),
+        (lambda x: 0.0, r"is a float; it must be a numpy\.ndarray"),
     ],
 )  # fmt: skip
 def test_an_array_that_does_not_fit_is_refused(

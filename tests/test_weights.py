@@ -37,13 +37,12 @@ def entry(dtype: str, shape: list[int], start: int, stop: int) -> dict[str, Any]
 @pytest.mark.parametrize("stored", STORED)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_values_are_exact(stored: str, dtype: str, tmp_path: Path) -> None:
-    if (stored, dtype) == ("F64", "float32"):
-        pytest.skip("narrows")
     array = RNG.normal(size=(3, 5)).astype(STORED[stored])
     save_file({"w": array}, tmp_path / "m.safetensors")
     loaded = Weights([tmp_path / "m.safetensors"]).load("w", dtype)
     assert loaded.dtype == np.dtype(dtype)
-    assert np.array_equal(loaded, array)
+    # Only float64 read as float32 is rounded.
+    assert np.array_equal(loaded, array.astype(dtype))
 
 
 def test_every_finite_bfloat16_is_exact(tmp_path: Path) -> None:
@@ -94,7 +93,7 @@ W = {"w": entry("F32", [2], 0, 8)}
         (struct.pack("<Q", 1 << 40) + b"{}", "announce a header of 1099511627776 bytes"),
         (struct.pack("<Q", 2) + b"[]", "is not that of a safetensors file"),
         (struct.pack("<Q", 4) + b"\xff\xfe{}", "is not that of a safetensors file"),
-        (struct.pack("<Q", 9) + b'{"w": {}}', "is not that of a safetensors file: 'dtype'"),
+        (struct.pack("<Q", 9) + b'{"w": {}}', "is not that of a safetensors file: 'data_offsets'"),
     ],
 )  # fmt: skip
 def test_files_that_are_none(content: bytes, message: str, tmp_path: Path) -> None:
@@ -162,7 +161,7 @@ def test_shards_and_index(tmp_path: Path) -> None:
     assert {name: info.shape for name, info in weights.info.items()} == {"a": (2,), "b": (3,)}
     wrong = {"a": "two.safetensors", "b": "two.safetensors", "c": "one.safetensors"}
     with pytest.raises(
-        WeightError, match=r"disagree\. a: .*two\..*in one\..*; c: .* found nowhere"
+        WeightError, match=r"disagree\. a: .*two\..*in one\..*; c: .* nowhere"
     ):
         Weights([one, two], wrong)
     save_file({"a": np.ones(2, np.float32)}, two)

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
         table = table.matching(arguments.grep)
         if not len(table):
             raise HookError(f"no hook point of {found.name} matches {arguments.grep!r}.")
-    table.print()
+    table.print(narrow=[["at.", "string"], ["meaning", "axes", "shape"]])
 
 
 def _pattern(text: str) -> str:

@@ -1,0 +1,255 @@
+"""What one call wants read and changed, checked before any compute, and the tap that does it.
+
+Order at one point: captures asked for before the edits, then the edits in the order given, each
+seeing the last one's result, then the other captures. Nothing outlives the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mi_ref._typing import Array
+from mi_ref.backend import Backend
+from mi_ref.errors import HookError, ShapeError
+from mi_ref.hook_points import HookPoint, HookPoints
+from mi_ref.hooks import Capture, CaptureLike, Edit, Edits, Hook, Positions
+from mi_ref.selection import select
+from mi_ref.sites import Point, Site, at
+
+
+@dataclass(slots=True)
+class _Actions:
+    """All that happens at one point."""
+
+    entry: HookPoint
+    edits: list[Edit] = field(default_factory=list)
+    capture: Capture | None = None
+
+
+class HookPlan:
+    """The hooks of one call, settled against a model's points.
+
+    Parameters
+    ----------
+    points : HookPoints
+        The model's.
+    captures, edits
+        As given by the caller.
+    layers : range
+        The layers that this call runs.
+    sites : frozenset of Site
+        The global sites that this call passes.
+    batch, n_pos, out_pos : int
+        Size of the prompt, and how many positions are unembedded.
+    like : Array
+        Any array of the model: activations share its type, dtype and device.
+    backend : Backend
+        Of the model.
+
+    Raises
+    ------
+    HookError
+        If a selector names nothing in this model, or nothing that this call passes.
+    ShapeError
+        If an array that is to replace an activation does not fit it.
+    """
+
+    def __init__(
+        self,
+        points: HookPoints,
+        captures: Sequence[CaptureLike],
+        edits: Edits,
+        *,
+        layers: range,
+        sites: frozenset[Site],
+        batch: int,
+        n_pos: int,
+        out_pos: int,
+        like: Array,
+        backend: Backend,
+    ) -> None:
+        self._backend = backend
+        self._like = like
+        self._size = (batch, n_pos, out_pos)
+        self._actions: dict[Point, _Actions] = {}
+        self.captured: dict[Point, Array] = {}
+        self._fired: set[Point] = set()
+
+        def passed(point: Point) -> bool:
+            return point.layer in layers if point.layer is not None else point.site in sites
+
+        for item in captures:
+            wanted = item if isinstance(item, Capture) else Capture(item, False, None)
+            for point in select(wanted.selector, points, passed):
+                self._add_capture(points, point, wanted)
+        pairs = edits.items() if isinstance(edits, Mapping) else edits
+        for selector, edit in pairs:
+            for point in select(selector, points, passed):
+                self._add_edit(points, point, edit)
+        self._taps = self._make_taps()
+
+    def tap(self, layer: int | None) -> Tap:
+        """Return the tap of a layer, or of the global sites; `NO_TAP` if nothing is asked there."""
+        return self._taps.get(layer, NO_TAP)
+
+    def check_fired(self) -> None:
+        """Refuse to return from a pass that did not come by every point asked for."""
+        missed = [repr(point) for point in self._actions if point not in self._fired]
+        if missed:
+            raise HookError(
+                f"the forward pass never came by {', '.join(missed)}, so the result would lack"
+                " what was asked for. This is a defect of mi_ref: report it with your call."
+            )
+
+    def fire(self, point: Point, x: Array) -> Array:
+        """Do everything asked for at `point` and return what flows on."""
+        actions = self._actions[point]
+        self._fired.add(point)
+        wanted = actions.capture
+        if wanted is not None and wanted.before_edits:
+            self.captured[point] = self._cut(x, actions.entry, wanted.pos)
+        for edit in actions.edits:
+            x = self._apply(edit, x, actions.entry)
+        if wanted is not None and not wanted.before_edits:
+            self.captured[point] = self._cut(x, actions.entry, wanted.pos)
+        return x
+
+    def _add_capture(self, points: HookPoints, point: Point, wanted: Capture) -> None:
+        actions = self._actions.setdefault(point, _Actions(points.at(point)))
+        old = actions.capture
+        options = (wanted.before_edits, wanted.pos)
+        if old is not None and (old.before_edits, old.pos) != options:
+            raise HookError(
+                f"{point!r} is to be captured twice with different options (before_edits="
+                f"{old.before_edits}, pos={old.pos}; then before_edits={options[0]},"
+                f" pos={options[1]}). A call keeps one array per point: use two calls."
+            )
+        if wanted.pos is not None:
+            _indices(wanted.pos, actions.entry, self._size[1])
+        actions.capture = wanted
+
+    def _add_edit(self, points: HookPoints, point: Point, edit: Edit) -> None:
+        actions = self._actions.setdefault(point, _Actions(points.at(point)))
+        if not actions.entry.editable:
+            raise HookError(f"{point!r} can be captured but not edited: it is derived from others.")
+        if not callable(edit):
+            batch, n_pos, out_pos = self._size
+            shape = actions.entry.sizes(batch, out_pos if point is at.logits else n_pos)
+            _check_fits(edit, shape, self._like, actions.entry, "the replacement")
+        actions.edits.append(edit)
+
+    def _make_taps(self) -> dict[int | None, Tap]:
+        layers: dict[int | None, dict[Site, Point]] = {}
+        for point in self._actions:
+            layers.setdefault(point.layer, {})[point.site] = point
+        return {layer: Tap(self, points) for layer, points in layers.items()}
+
+    def _apply(self, edit: Edit, x: Array, entry: HookPoint) -> Array:
+        # What comes from the caller is copied: the caller may fill the same buffer again, in this
+        # pass or after it, and neither this pass nor a capture may change with it.
+        if not callable(edit):
+            return self._taken(edit, x)
+        # A function may change its argument in place and return nothing, as in TransformerLens:
+        # it gets a copy, because x may be a capture of another point too.
+        own = self._backend.xp.asarray(x, copy=True)
+        changed = edit(own, Hook(str(entry.point), entry.point.layer, entry.point))
+        if changed is None:
+            return own
+        _check_fits(changed, x.shape, x, entry, "what the edit returned")
+        return self._taken(changed, x)
+
+    def _cut(self, x: Array, entry: HookPoint, pos: Positions | None) -> Array:
+        if pos is None:
+            return x
+        axis = _pos_axis(entry)
+        chosen = _indices(pos, entry, x.shape[axis])
+        xp = self._backend.xp
+        return xp.take(x, xp.asarray(chosen, device=x.device), axis=axis)
+
+    def _taken(self, value: Array, x: Array) -> Array:
+        """Return a copy of the caller's `value` that stands in for `x`."""
+        return self._backend.ops.lay_out(self._backend.xp.asarray(value, copy=True), x)
+
+
+class Tap:
+    """Where the forward pass hands over an activation: ``x = tap(at.resid_mid, x)``."""
+
+    __slots__ = ("_plan", "_points")
+
+    def __init__(self, plan: HookPlan, points: Mapping[Site, Point]) -> None:
+        self._plan = plan
+        self._points = points
+
+    def __call__(self, site: Site, x: Array) -> Array:
+        """Return what flows on from `site`."""
+        point = self._points.get(site)
+        return x if point is None else self._plan.fire(point, x)
+
+    def wants(self, *sites: Site) -> bool:
+        """Whether anything is asked at one of these sites."""
+        return any(site in self._points for site in sites)
+
+
+class _NoTap(Tap):
+    """The tap of a layer at which nothing is asked: as good as absent."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, site: Site, x: Array) -> Array:
+        """Return `x`."""
+        return x
+
+    def wants(self, *sites: Site) -> bool:
+        """Return False."""
+        return False
+
+
+NO_TAP = _NoTap()
+
+
+def _check_fits(
+    value: Array, shape: tuple[int, ...], like: Array, entry: HookPoint, what: str
+) -> None:
+    """Refuse a `value` that cannot stand in for an activation of `shape`."""
+    where = f"{what} at {entry.point!r}"
+    if not isinstance(value, type(like)):
+        needed = f"{type(like).__module__}.{type(like).__name__}"
+        raise ShapeError(f"{where} is a {type(value).__name__}; it must be a {needed}.")
+    if tuple(value.shape) != tuple(shape):
+        sizes = ", ".join(f"{axis} {n}" for axis, n in zip(entry.axes, shape, strict=True))
+        raise ShapeError(
+            f"{where} has shape {tuple(value.shape)}; it must be ({sizes})."
+            + _differs(value.shape, shape, entry.axes)
+        )
+    if value.dtype != like.dtype or value.device != like.device:
+        raise ShapeError(
+            f"{where} is {value.dtype} on {value.device}; the activation is {like.dtype} on"
+            f" {like.device}. Convert it first: a silent cast would hide lost digits."
+        )
+
+
+def _differs(found: Sequence[int], needed: Sequence[int], axes: Sequence[str]) -> str:
+    if len(found) != len(needed):
+        return f" It has {len(found)} axes where {len(needed)} are needed."
+    wrong = [axis for axis, a, b in zip(axes, found, needed, strict=True) if a != b]
+    advice = ": patch between prompts of equal length" if "pos" in " ".join(wrong) else ""
+    return f" {' and '.join(wrong)} {'differs' if len(wrong) == 1 else 'differ'}{advice}."
+
+
+def _pos_axis(entry: HookPoint) -> int:
+    return next(i for i, axis in enumerate(entry.axes) if axis in ("pos", "query_pos"))
+
+
+def _indices(pos: Positions, entry: HookPoint, n_pos: int) -> list[int]:
+    """Return `pos` as indices counted from the front."""
+    if isinstance(pos, slice):
+        return list(range(*pos.indices(n_pos)))
+    wanted = [pos] if isinstance(pos, int) else list(pos)
+    outside = [index for index in wanted if not -n_pos <= index < n_pos]
+    if outside:
+        raise HookError(f"pos={outside} of {entry.point!r} lies outside the {n_pos} positions.")
+    return [index % n_pos for index in wanted]
