@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -51,14 +52,27 @@ def machine() -> str:
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     return (
-        f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {cores()} cores, load {load} at the start;"
-        f" Python {platform.python_version()}, {versions}"
+        f"{datetime.now(UTC):%Y-%m-%d}, {processor()}, {cores()} cores, computing on"
+        f" {threads()}, load {load} at the start; Python {platform.python_version()}, {versions}"
     )
+
+
+def threads() -> int:
+    """Return how many threads both sides compute with: all cores, or what OpenBLAS is told."""
+    return int(os.environ.get("OPENBLAS_NUM_THREADS") or cores())
+
+
+def clock() -> Callable[[], float]:
+    """Return the clock to measure with: on one thread, one that runs only while the process does.
+
+    So other programs' turns on the core do not count.
+    """
+    return time.process_time if threads() == 1 else time.perf_counter
 
 
 def unrest() -> str:
     """Return a warning if other programs keep this machine busy, else nothing."""
-    if not hasattr(os, "getloadavg") or os.getloadavg()[0] < 0.5:
+    if threads() == 1 or not hasattr(os, "getloadavg") or os.getloadavg()[0] < 0.5:
         return ""
     # Both libraries' threads wait for each other by spinning: one busy core can slow either side
     # tenfold, and not both alike.

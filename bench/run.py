@@ -4,8 +4,8 @@ Every round runs each side once, in an order that rotates; a ratio is taken with
 the table shows the median of the ratios, which a machine that slows down for a while hardly
 moves::
 
-    python -m bench.run              # three to four minutes on two cores
-    python -m bench.run --quick      # 40 seconds
+    python -m bench.run              # about four minutes on two idle cores
+    python -m bench.run --quick      # about a minute
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ def measure(peers: list[Peer], task: str, tokens: list[int], rounds: int, limit:
     """
     calls = [(p, c) for p in peers for c in [p.task(task, tokens)] if c is not None]
     cell = Cell(task, len(tokens), {peer.name: [] for peer, _ in calls})
+    clock = report.clock()
     end = time.monotonic() + limit
     for number in range(rounds + 1):
         if number > FEWEST and time.monotonic() > end:
@@ -86,9 +87,9 @@ def measure(peers: list[Peer], task: str, tokens: list[int], rounds: int, limit:
             peer.prepare()
             gc.collect()
             time.sleep(REST)
-            start = time.perf_counter()
+            start = clock()
             result = call()
-            spent = time.perf_counter() - start
+            spent = clock() - start
             if number:
                 cell.seconds[peer.name].append(spent)
             else:
@@ -131,6 +132,7 @@ def rows(cells: list[Cell]) -> Iterator[list[str]]:
         if (target := cell.target()) is not None and ratios[target[0]]:
             middle = statistics.median(ratios[target[0]])
             limit, met = report.verdict(middle, target[1])
+            met = met if report.threads() == report.cores() else "(not all cores)"
             limit = f"{target[0]} {limit}"
         kept = [f"{cell.kept_megabytes.get(n, float('nan')):.1f}" for n in (names[0], names[2])]
         yield [
@@ -155,7 +157,7 @@ def main() -> None:
     heading = report.machine()
     print(heading, report.unrest(), flush=True)
     folder = cached_model(args.shape, args.dtype)
-    model = load_huggingface(folder, report.cores())
+    model = load_huggingface(folder, report.threads())
     peers: list[Peer] = [MiRef(folder), HuggingFace(model, "sdpa"), HuggingFace(model, "eager")]
     rng = np.random.default_rng(0)
     prompts = {

@@ -135,8 +135,10 @@ def _attention(
     k = tap(at.rot_k, ops.rotate(k, cos, sin, reuse=not tap.wants(at.k)))
     if tap.wants(at.attn_scores, at.pattern):
         scores = tap(at.attn_scores, ops.causal_scores(q, k, attn.scale))
-        pattern = tap(at.pattern, ops.softmax(scores, reuse=not tap.wants(at.attn_scores)))
-        z = ops.mix_values(pattern, v)
+        masked = not tap.edits(at.attn_scores)
+        reuse = not tap.wants(at.attn_scores)
+        pattern = tap(at.pattern, ops.attention_pattern(scores, reuse=reuse, masked=masked))
+        z = ops.mix_values(pattern, v, masked=masked and not tap.edits(at.pattern))
     else:
         z = ops.causal_attention(q, k, v, attn.scale)
     z = tap(at.z, z)

@@ -50,7 +50,7 @@ class Fit:
         kinds = {"missing": "missing", "misshapen": "of another shape", "unused": "not used"}
         for kind, what in kinds.items():
             if names := [fault.name for fault in self.tensor_faults if fault.kind == kind]:
-                said.append(f"{len(names)} kinds of tensors {what}: {_by_layer(names)}")
+                said.append(f"tensors {what}: {_by_layer(names)}")
         return said
 
 

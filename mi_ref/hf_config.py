@@ -6,6 +6,7 @@ once by :meth:`HfConfig.done`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -73,7 +74,9 @@ class HfConfig:
     def number(self, key: str, default: Any = _REQUIRED) -> float:
         """Return a positive number; an absent or null key gives `default`."""
         value = self._get(key, default)
-        if isinstance(value, int | float) and not isinstance(value, bool) and value > 0:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        # JSON as Python reads it has Infinity and NaN.
+        if number and 0 < value < math.inf:
             return float(value)
         self._fault(key, value, "a number above 0")
         return 1.0

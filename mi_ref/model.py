@@ -112,14 +112,14 @@ class Model(TextMethods, WeightViews):
         ShapeError
             If an edit or a residual stream does not fit.
         """
-        if isinstance(capture, str):
-            raise HookError(f"capture={capture!r} is one string: write capture=[{capture!r}].")
+        if isinstance(capture, str) or not isinstance(capture, Iterable):
+            raise HookError(f"capture={capture!r} is one selector: write capture=[{capture!r}].")
         layers = self._layers(start_at_layer, stop_at_layer)
         if logits not in ("all", "last", "none"):
             raise ValueError(f"logits={logits!r}: it is 'all', 'last' or 'none'.")
         finish = logits != "none" and layers.stop == self.cfg.n_layers
         tokens = self.to_tokens(prompt, prepend_bos=prepend_bos) if start_at_layer is None else None
-        resid = self._residual(prompt) if tokens is None else None
+        resid = self._residual(prompt, "start_at_layer") if tokens is None else None
         shaped = tokens if tokens is not None else resid
         assert shaped is not None
         batch, n_pos = shaped.shape[:2]
@@ -204,7 +204,8 @@ class Model(TextMethods, WeightViews):
         Final norm (with the statistics of this very stream) and unembedding, exactly as at the
         end of a forward pass.
         """
-        return decoder.unembed(self.params, self.cfg, resid, NO_TAP, self.backend, last=False)
+        checked = self._residual(resid, "project_to_vocab")
+        return decoder.unembed(self.params, self.cfg, checked, NO_TAP, self.backend, last=False)
 
     def __repr__(self) -> str:
         cfg = self.cfg
@@ -225,17 +226,17 @@ class Model(TextMethods, WeightViews):
             )
         return range(*ends)
 
-    def _residual(self, resid: Any) -> Array:
+    def _residual(self, resid: Any, caller: str) -> Array:
         like = self.params.embed
         if not isinstance(resid, type(like)) and not hasattr(resid, "dtype"):
             raise ShapeError(
-                f"start_at_layer needs a residual stream [batch, pos, d_model], not a"
+                f"{caller} needs a residual stream [batch, pos, d_model], not a"
                 f" {type(resid).__name__}: take run.resid or a captured at.resid_pre."
             )
         shape = tuple(resid.shape)
         if len(shape) != 3 or shape[2] != self.cfg.d_model or 0 in shape:
             raise ShapeError(
-                f"start_at_layer needs a residual stream [batch, pos, d_model"
+                f"{caller} needs a residual stream [batch, pos, d_model"
                 f" {self.cfg.d_model}]; this one is {shape}."
             )
         if resid.dtype != like.dtype or resid.device != like.device:

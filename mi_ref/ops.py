@@ -33,6 +33,7 @@ class Ops:
     rotate: Op
     causal_scores: Op
     softmax: Op
+    attention_pattern: Op
     mix_values: Op
     causal_attention: Op
     top_k: Op
@@ -52,6 +53,7 @@ def standard_ops(xp: Namespace, erf: Callable[[Array], Array]) -> Ops:
         rotate=partial(rotate, xp=xp),
         causal_scores=partial(causal_scores, xp=xp),
         softmax=partial(softmax, xp=xp),
+        attention_pattern=partial(attention_pattern, xp=xp),
         mix_values=partial(mix_values, xp=xp),
         causal_attention=partial(causal_attention, xp=xp),
         top_k=partial(top_k, xp=xp),
@@ -192,13 +194,31 @@ def softmax(
     return powers / xp.sum(powers, axis=-1, keepdims=True)
 
 
+def attention_pattern(
+    scores: Float[Array, "batch head query_pos key_pos"],
+    *,
+    reuse: bool,
+    masked: bool,
+    xp: Namespace,
+) -> Float[Array, "batch head query_pos key_pos"]:
+    """Return the softmax over keys. `reuse` gives up `scores`.
+
+    `masked` promises that keys after the query have minus infinity, and may be left out.
+    """
+    return softmax(scores, reuse=reuse, xp=xp)
+
+
 def mix_values(
     pattern: Float[Array, "batch head query_pos key_pos"],
     v: Float[Array, "batch key_pos kv_head d_head"],
     *,
+    masked: bool,
     xp: Namespace,
 ) -> Float[Array, "batch query_pos head d_head"]:
-    """Return each head's values weighted by its pattern."""
+    """Return each head's values weighted by its pattern.
+
+    `masked` promises that keys after the query have weight zero, and may be left out.
+    """
     batch, n_heads, n_query, n_key = pattern.shape
     n_key_heads, d_head = v.shape[2], v.shape[3]
     group = n_heads // n_key_heads
@@ -218,7 +238,7 @@ def causal_attention(
 ) -> Float[Array, "batch query_pos head d_head"]:
     """Return causal attention as a whole, for when nobody looks at scores or pattern."""
     pattern = softmax(causal_scores(q, k, scale, xp=xp), reuse=True, xp=xp)
-    return mix_values(pattern, v, xp=xp)
+    return mix_values(pattern, v, masked=True, xp=xp)
 
 
 def top_k(

@@ -6,8 +6,10 @@ seeing the last one's result, then the other captures. Nothing outlives the call
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field
+from operator import index
+from typing import SupportsIndex
 
 from mi_ref._typing import Array
 from mi_ref.backend import Backend
@@ -87,11 +89,16 @@ class HookPlan:
         for selector, edit in pairs:
             for point in select(selector, points, passed):
                 self._add_edit(points, point, edit)
-        self._taps = self._make_taps()
+        self._by_layer: dict[int | None, dict[Site, Point]] = {}
+        for point in self._actions:
+            self._by_layer.setdefault(point.layer, {})[point.site] = point
 
     def tap(self, layer: int | None) -> Tap:
         """Return the tap of a layer, or of the global sites; `NO_TAP` if nothing is asked there."""
-        return self._taps.get(layer, NO_TAP)
+        # Made on demand: a tap kept here would make a cycle, and what this call captured would
+        # stay in memory until the garbage collector came by.
+        points = self._by_layer.get(layer)
+        return NO_TAP if points is None else Tap(self, points)
 
     def check_fired(self) -> None:
         """Refuse to return from a pass that did not come by every point asked for."""
@@ -101,6 +108,10 @@ class HookPlan:
                 f"the forward pass never came by {', '.join(missed)}, so the result would lack"
                 " what was asked for. This is a defect of mi_ref: report it with your call."
             )
+
+    def edits(self, point: Point) -> bool:
+        """Whether this call edits at `point`, at which something is asked."""
+        return bool(self._actions[point].edits)
 
     def fire(self, point: Point, x: Array) -> Array:
         """Do everything asked for at `point` and return what flows on."""
@@ -138,12 +149,6 @@ class HookPlan:
             shape = actions.entry.sizes(batch, out_pos if point is at.logits else n_pos)
             _check_fits(edit, shape, self._like, actions.entry, "the replacement")
         actions.edits.append(edit)
-
-    def _make_taps(self) -> dict[int | None, Tap]:
-        layers: dict[int | None, dict[Site, Point]] = {}
-        for point in self._actions:
-            layers.setdefault(point.layer, {})[point.site] = point
-        return {layer: Tap(self, points) for layer, points in layers.items()}
 
     def _apply(self, edit: Edit, x: Array, entry: HookPoint) -> Array:
         # What comes from the caller is copied: the caller may fill the same buffer again, in this
@@ -189,6 +194,11 @@ class Tap:
     def wants(self, *sites: Site) -> bool:
         """Whether anything is asked at one of these sites."""
         return any(site in self._points for site in sites)
+
+    def edits(self, site: Site) -> bool:
+        """Whether what passes at this site may be changed."""
+        point = self._points.get(site)
+        return point is not None and self._plan.edits(point)
 
 
 class _NoTap(Tap):
@@ -247,9 +257,16 @@ def _pos_axis(entry: HookPoint) -> int:
 def _indices(pos: Positions, entry: HookPoint, n_pos: int) -> list[int]:
     """Return `pos` as indices counted from the front."""
     if isinstance(pos, slice):
-        return list(range(*pos.indices(n_pos)))
-    wanted = [pos] if isinstance(pos, int) else list(pos)
-    outside = [index for index in wanted if not -n_pos <= index < n_pos]
+        wanted = list(range(*pos.indices(n_pos)))
+    else:
+        given = list(pos) if isinstance(pos, Sized) else [pos]
+        # A mask of true and false would pass as positions 1 and 0.
+        if any(isinstance(i, bool) or not isinstance(i, SupportsIndex) for i in given):
+            raise HookError(f"pos={pos!r} of {entry.point!r} is no position, slice or sequence.")
+        wanted = [index(i) for i in given]
+    if not wanted:
+        raise HookError(f"pos={pos!r} of {entry.point!r} keeps none of the {n_pos} positions.")
+    outside = [i for i in wanted if not -n_pos <= i < n_pos]
     if outside:
         raise HookError(f"pos={outside} of {entry.point!r} lies outside the {n_pos} positions.")
-    return [index % n_pos for index in wanted]
+    return [i % n_pos for i in wanted]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,9 @@ class Predictions:
 
     def __getitem__(self, index: int) -> Prediction:
         return self.items[index]
+
+    def __iter__(self) -> Iterator[Prediction]:
+        return iter(self.items)
 
     def __len__(self) -> int:
         return len(self.items)

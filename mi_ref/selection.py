@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 
 from mi_ref.errors import HookError
 from mi_ref.hook_points import HookPoints
@@ -73,7 +73,7 @@ def resolve(selector: Selector, points: HookPoints) -> Point:
             point: Point = parse_point(selector)
         case (str(name),):
             point = parse_point(named_site(name).string)
-        case (str(name), int(layer)):
+        case (str(name), SupportsIndex() as layer):
             site = named_site(name)
             if isinstance(site, GlobalSite):
                 raise HookError(f"{site!r} belongs to no layer: leave out the {layer}.")

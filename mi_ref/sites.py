@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import TypeAlias, overload
+from operator import index
+from typing import SupportsIndex, TypeAlias, overload
 
 _RESID = ("batch", "pos", "d_model")
 _SCALE = ("batch", "pos", "1")
@@ -55,16 +56,19 @@ class LayerSite:
     """With ``{layer}`` where the number goes."""
     axes: tuple[str, ...]
 
+    # Else Python would count up layers without end: list(at.q), capture=at.q.
+    __iter__ = None
+
     @overload
-    def __getitem__(self, layer: int) -> LayerPoint: ...
+    def __getitem__(self, layer: SupportsIndex) -> LayerPoint: ...
     @overload
     def __getitem__(self, layer: slice) -> LayerSpan: ...
-    def __getitem__(self, layer: int | slice) -> LayerPoint | LayerSpan:
+    def __getitem__(self, layer: SupportsIndex | slice) -> LayerPoint | LayerSpan:
         if isinstance(layer, slice):
             return LayerSpan(self, layer.start, layer.stop, layer.step)
-        if isinstance(layer, bool) or not isinstance(layer, int):
+        if isinstance(layer, bool) or not isinstance(layer, SupportsIndex):
             raise TypeError(f"at.{self.name} takes a layer number or a slice, not {layer!r}.")
-        return LayerPoint(self, layer)
+        return LayerPoint(self, index(layer))
 
     def __str__(self) -> str:
         return self.string

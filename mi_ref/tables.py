@@ -154,7 +154,8 @@ class Table:
 
         console = Console(highlight=False)
         if not (console.is_terminal or console.is_jupyter):
-            sys.stdout.write(f"{self}\n")
+            unicode = (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+            sys.stdout.write(f"{self}\n" if unicode else f"{self}\n".replace("─", "-"))
             return
         full = max(map(len, str(self).splitlines()), default=0)
         console.print(self.folded(narrow) if narrow and full > console.width else self)

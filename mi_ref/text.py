@@ -14,6 +14,11 @@ from mi_ref.tokenizer import Tokenizer
 Prompt: TypeAlias = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Array
 """Text, several texts of equal length in tokens, or token ids ``[pos]`` or ``[batch, pos]``."""
 
+_NO_PROMPT = (
+    "{!r} is no token id: a prompt is text, whole numbers [pos] or [batch, pos], or with"
+    " start_at_layer a residual stream."
+)
+
 
 class TextMethods:
     """Text to tokens and back; token ids are accepted wherever text is."""
@@ -124,16 +129,15 @@ class TextMethods:
     def _rows(self, prompt: Prompt, prepend_bos: bool | None) -> list[list[int]]:
         if isinstance(prompt, str):
             return [list(self.tokenizer.encode(prompt, prepend_bos=prepend_bos).ids)]
+        if not hasattr(prompt, "dtype") and not isinstance(prompt, Sequence):
+            raise TokenError(_NO_PROMPT.format(prompt))
         values = _nested(prompt, self.backend)
         if values and all(isinstance(value, str) for value in values):
             return [list(self.tokenizer.encode(v, prepend_bos=prepend_bos).ids) for v in values]
         rows = values if values and isinstance(values[0], list) else [values]
         wrong = [t for row in rows for t in row if isinstance(t, bool) or not isinstance(t, int)]
         if wrong:
-            raise TokenError(
-                f"{wrong[0]!r} is no token id: a prompt is text, whole numbers [pos] or"
-                " [batch, pos], or with start_at_layer a residual stream."
-            )
+            raise TokenError(_NO_PROMPT.format(wrong[0]))
         return rows
 
 

@@ -90,8 +90,9 @@ class Weights:
     def load(self, name: str, dtype: str) -> HostArray:
         """Return tensor `name` as a host array of `dtype`, ``"float32"`` or ``"float64"``.
 
-        A view of the mapped file if it is stored so, else a decoded copy (bfloat16 and float16
-        values are exact in either). The stored bytes of a copy are handed back to the system.
+        Read-only: a view of the mapped file if it is stored so, else a decoded copy (bfloat16 and
+        float16 values are exact in either). The stored bytes of a copy are handed back to the
+        system.
 
         Raises
         ------
@@ -112,6 +113,7 @@ class Weights:
         _check_finite(flat, name)
         if flat is not raw:
             _release(mapped, place.start, place.stop)
+        flat.flags.writeable = False  # as a mapped file is: a model is never changed in place
         return flat.reshape(place.info.shape)
 
     def sha256(self) -> str:

@@ -93,6 +93,10 @@ def _numpy_readonly() -> Backend:
 def _array_api_strict() -> Backend:
     import array_api_strict as xp
 
+    # Nothing optional: no extension, no shape that depends on values.
+    xp.set_array_api_strict_flags(
+        boolean_indexing=False, data_dependent_shapes=False, enabled_extensions=()
+    )
     return Backend(
         name="array-api-strict",
         device=None,
@@ -104,20 +108,22 @@ def _array_api_strict() -> Backend:
     )
 
 
+def guard(op: Op) -> Op:
+    """Return `op`, given read-only every array that it may not overwrite."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        # `reuse` gives up the first argument, by the definitions in mi_ref.ops.
+        spared = 1 if options.get("reuse") else 0
+        locked = [_locked(x) if n >= spared else x for n, x in enumerate(args)]
+        return op(*locked, **{key: _locked(x) for key, x in options.items()})
+
+    return call
+
+
 def _numpy_frozen_inputs() -> Backend:
     """Return NumPy's own kernels, given read-only what they may not overwrite."""
     real = get_backend("numpy")
-
-    def guarded(op: Op) -> Op:
-        def call(*args: Any, **options: Any) -> Any:
-            # `reuse` gives up the first argument, by the definitions in mi_ref.ops.
-            spared = 1 if options.get("reuse") else 0
-            locked = [_locked(x) if n >= spared else x for n, x in enumerate(args)]
-            return op(*locked, **{key: _locked(x) for key, x in options.items()})
-
-        return call
-
-    ops = Ops(**{field.name: guarded(getattr(real.ops, field.name)) for field in fields(Ops)})
+    ops = Ops(**{field.name: guard(getattr(real.ops, field.name)) for field in fields(Ops)})
     return Backend(
         name="numpy-frozen-inputs",
         device=real.device,
@@ -185,6 +191,18 @@ def load() -> Callable[[str, Backend, str], Model]:
 def tiny() -> Model:
     """One small model with grouped heads on NumPy, where the library does not matter."""
     return _load("llama2", get_backend("numpy"), "float32")
+
+
+@pytest.fixture(scope="session")
+def read_only() -> Backend:
+    """NumPy with arrays that nobody may write to."""
+    return _backend("numpy-readonly")
+
+
+@pytest.fixture(scope="session")
+def guarded() -> Callable[[Op], Op]:
+    """What keeps NumPy's kernels from writing where they must not."""
+    return guard
 
 
 @pytest.fixture

@@ -68,6 +68,8 @@ def test_null_is_absence() -> None:
         ({"num_hidden_layers": True}, "num_hidden_layers is True; llama needs a whole number"),
         ({"rms_norm_eps": "1e-5"}, "rms_norm_eps is '1e-5'; llama needs a number above 0"),
         ({"rms_norm_eps": -1e-5}, "rms_norm_eps is -1e-05; llama needs a number above 0"),
+        ({"rms_norm_eps": float("inf")}, "rms_norm_eps is inf; llama needs a number above 0"),
+        ({"rope_theta": float("nan")}, "rope_theta is nan; llama needs a number above 0"),
         ({"attention_bias": 1}, "attention_bias is 1; llama needs true or false"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no'; llama needs true or false"),
         ({"hidden_act": "gelu_fast"}, "hidden_act is 'gelu_fast'; llama needs one of 'silu', "),

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mi_ref import Hook, HookError, LayerSite, Model, ShapeError, at, capture
+from mi_ref import Hook, HookError, LayerSite, Model, ShapeError, at, capture, get_backend
 
 pytestmark = pytest.mark.usefixtures("as_users_call")
 
@@ -105,9 +105,10 @@ def test_an_array_that_does_not_fit_is_refused(
         tiny.run(PROMPT, edits={at.resid_mid[1]: lambda y, hook: replace(y)})
 
 
-def test_one_string_is_no_list_of_points(tiny: Model) -> None:
-    with pytest.raises(HookError, match=r"capture='hook_embed' is one string: write capture=\["):
-        tiny.run(PROMPT, capture="hook_embed")
+@pytest.mark.parametrize("one", ["hook_embed", at.embed, at.z[0], at.z[:], at.z])
+def test_one_selector_is_no_list_of_them(one: Any, tiny: Model) -> None:
+    with pytest.raises(HookError, match=r"capture=.* is one selector: write capture=\["):
+        tiny.run(PROMPT, capture=one)
 
 
 def test_one_point_is_captured_in_one_way(tiny: Model) -> None:
@@ -117,10 +118,32 @@ def test_one_point_is_captured_in_one_way(tiny: Model) -> None:
     assert list(tiny.run(PROMPT, capture=[at.z[0], "blocks.0.attn.hook_z"]).cache) == [at.z[0]]
 
 
-@pytest.mark.parametrize("pos", [5, -6, [0, 7]])
-def test_positions_outside_the_prompt_are_refused(pos: Any, tiny: Model) -> None:
-    with pytest.raises(HookError, match=r"of at\.z\[0\] lies outside the 5 positions"):
+@pytest.mark.parametrize(
+    ("pos", "message"),
+    [
+        (5, r"pos=\[5\] of at\.z\[0\] lies outside the 5 positions"),
+        ([0, -6], r"pos=\[-6\] of at\.z\[0\] lies outside the 5 positions"),
+        ([], r"pos=\[\] of at\.z\[0\] keeps none of the 5 positions"),
+        (slice(5, None), r"keeps none of the 5 positions"),
+        (1.0, r"pos=1\.0 of at\.z\[0\] is no position, slice or sequence"),
+        # A mask would be read as positions 1 and 0.
+        (np.array([True, False, True, True, True]), r"is no position, slice or sequence"),
+        ([True, False], r"is no position, slice or sequence"),
+    ],
+)
+def test_positions_that_mean_nothing_are_refused(pos: Any, message: str, tiny: Model) -> None:
+    with pytest.raises(HookError, match=message):
         tiny.run(PROMPT, capture=[capture(at.z[0], pos=pos)])
+
+
+def test_numbers_of_numpy_are_numbers(tiny: Model) -> None:
+    layer = np.int64(1)
+    pos: Any = np.array([3, 1])
+    run = tiny.run(PROMPT, capture=[at.z[layer], ("q", layer), capture(at.k[0], pos=pos[0])])
+    assert list(run.cache) == [at.k[0], at.q[1], at.z[1]]
+    assert run["z", layer] is run[at.z[1]]
+    cut = tiny.run(PROMPT, capture=[capture(at.z[layer], pos=pos)])[at.z[1]]
+    assert equal(cut, run[at.z[1]][:, [3, 1]])
 
 
 @pytest.mark.parametrize(
@@ -149,6 +172,8 @@ def test_a_residual_stream_that_does_not_fit_is_refused(
     resid = tiny.run(PROMPT, stop_at_layer=1).resid
     with pytest.raises(ShapeError, match=message):
         tiny.run(make(resid), start_at_layer=1)
+    with pytest.raises(ShapeError, match=message):
+        tiny.project_to_vocab(make(resid))
 
 
 def test_logits_has_three_values(tiny: Model) -> None:
@@ -191,6 +216,18 @@ def test_an_edit_may_return_the_same_buffer_each_time(tiny: Model) -> None:
     run = tiny.run(PROMPT, edits=[(at.resid_post[:], fill)], capture=[at.resid_post[:]])
     assert (run[at.resid_post[0]] == 1.0).all()
     assert (run[at.resid_post[1]] == 2.0).all()
+
+
+def test_what_was_captured_is_the_callers_to_change(tiny: Model) -> None:
+    plain = tiny.run(PROMPT)
+    again = tiny.run(PROMPT, capture=["*"])
+    for array in again.cache.values():
+        array[...] = 0.0
+    assert equal(tiny.run(PROMPT).logits, plain.logits)
+    given = np.full((2, 5, 24), 0.5, dtype=np.float32)
+    run = tiny.run(PROMPT, edits={at.resid_pre[1]: given}, capture=[at.resid_pre[1]])
+    given[...] = 7.0
+    assert (run[at.resid_pre[1]] == 0.5).all()
 
 
 def test_runs_inside_hooks_of_runs(tiny: Model) -> None:
@@ -252,3 +289,13 @@ def test_broad_selectors_pass_over_lazy_points(tiny: Model) -> None:
         assert len(points) == 48
     assert list(tiny.run(PROMPT, capture=["*hook_result"]).cache) == [at.result[0], at.result[1]]
     assert list(tiny.run(PROMPT, capture=[at.result[:]]).cache) == [at.result[0], at.result[1]]
+
+
+def test_captures_never_alias_weights(load: Callable[..., Model]) -> None:
+    model = load("llama-tied", get_backend("numpy"), "float64")
+    run = model.run(PROMPT, capture=[entry.point for entry in model.hook_points])
+    weights = [model.params.embed, model.params.unembed, model.params.ln_final.weight]
+    for layer in range(model.cfg.n_layers):
+        weights += [w[layer] for w in (model.W_Q, model.W_K, model.W_V, model.W_O, model.W_out)]
+    for point, array in run.cache.items():
+        assert not any(np.may_share_memory(array, weight) for weight in weights), point

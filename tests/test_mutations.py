@@ -117,6 +117,13 @@ def key_heads_in_turn(q: Any, k: Any, scale: float, right: Ops) -> Any:
     return right.causal_scores(q, k[:, :, [h % n_key for h in range(n_heads)]], scale)
 
 
+def over_queries(right: Ops) -> Any:
+    def pattern(scores: Any, *, reuse: bool, masked: bool) -> Any:
+        return right.softmax(np.maximum(scores, -1e9).mT, reuse=False).mT
+
+    return pattern
+
+
 def masked(shift: int) -> Callable[[Ops], Any]:
     """Let queries see the keys up to `shift` after themselves."""
 
@@ -186,8 +193,7 @@ MISTAKES = (
     Mistake("scale from d_model / n_heads", "llama-head-dim", "attn_scores",
             attention(scale=lambda attn: (16 / attn.n_heads) ** -0.5)),
     Mistake("softmax over the queries", "llama2", "pattern",
-            operation(softmax=lambda o: lambda x, reuse: np.swapaxes(
-                o.softmax(np.swapaxes(np.maximum(x, -1e9), -1, -2), reuse=False), -1, -2))),
+            operation(attention_pattern=over_queries)),
     Mistake("query bias left out", "llama-biases", "q", without_bias("query")),
     Mistake("key bias left out", "llama-biases", "k", without_bias("key")),
     Mistake("value bias left out", "llama-biases", "v", without_bias("value")),

@@ -169,6 +169,8 @@ def test_indexing_a_site() -> None:
     assert at.z[1] == at.z[1]
     assert at.z[1] != at.q[1]
     wrong: Any
+    with pytest.raises(TypeError, match="not iterable"):
+        list(at.z)  # type: ignore[call-overload]
     for wrong in ("1", True, 1.0, None):
         with pytest.raises(
             TypeError, match=rf"at\.z takes a layer number or a slice, not {wrong!r}"

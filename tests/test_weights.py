@@ -160,9 +160,7 @@ def test_shards_and_index(tmp_path: Path) -> None:
     weights = Weights([one, two], {"a": "one.safetensors", "b": "two.safetensors"})
     assert {name: info.shape for name, info in weights.info.items()} == {"a": (2,), "b": (3,)}
     wrong = {"a": "two.safetensors", "b": "two.safetensors", "c": "one.safetensors"}
-    with pytest.raises(
-        WeightError, match=r"disagree\. a: .*two\..*in one\..*; c: .* nowhere"
-    ):
+    with pytest.raises(WeightError, match=r"disagree\. a: .*two\..*in one\..*; c: .* nowhere"):
         Weights([one, two], wrong)
     save_file({"a": np.ones(2, np.float32)}, two)
     with pytest.raises(

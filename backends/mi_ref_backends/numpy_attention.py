@@ -1,7 +1,12 @@
-"""Attention on NumPy: products on the heads as they lie, and nothing computed that is masked."""
+"""Attention on NumPy: products on the heads as they lie, by blocks of queries, no masked block.
+
+Whether scores and pattern are looked at or not, the same products and sums run on the same blocks,
+so that looking changes no bit of the result.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
@@ -11,66 +16,86 @@ import numpy.typing as npt
 NpArray = npt.NDArray[Any]
 
 _BLOCK = 128
-# Elements that are worked on while they stay in a core's cache.
-_CHUNK = 1 << 16
 
 
 def causal_scores(q: NpArray, k: NpArray, scale: float) -> NpArray:
     """Score in one new array: see `mi_ref.ops.causal_scores`."""
     batch, n_query, n_heads, _ = q.shape
     n_key, n_kv_heads = k.shape[1:3]
-    scores = _queries(q, n_kv_heads, scale) @ _transposed(k)[:, :, None]
-    for start in range(0, n_query, _BLOCK):
-        _mask(scores[..., start : start + _BLOCK, :], n_key - n_query + start)
+    queries, keys = _queries(q, n_kv_heads, scale), _transposed(k)
+    scores = np.empty((batch, n_kv_heads, n_heads // n_kv_heads, n_query, n_key), q.dtype)
+    for start, stop, seen in _blocks(n_query, n_key):
+        block = scores[..., start:stop, :]
+        np.matmul(queries[..., start:stop, :], keys[:, :, None, :, :seen], out=block[..., :seen])
+        _mask(block[..., :seen])
+        block[..., seen:] = -np.inf
     return scores.reshape(batch, n_heads, n_query, n_key)
 
 
-def softmax(scores: NpArray, *, reuse: bool) -> NpArray:
-    """Normalize block by block: see `mi_ref.ops.softmax`."""
-    if not scores.flags.c_contiguous:
-        scores, reuse = np.ascontiguousarray(scores), True
-    out = scores if reuse else np.empty_like(scores)
-    source, target = (x.reshape(-1, scores.shape[-1]) for x in (scores, out))
-    step = max(1, _CHUNK // scores.shape[-1])
-    for start in range(0, len(source), step):
-        rows, powers = source[start : start + step], target[start : start + step]
-        np.subtract(rows, rows.max(axis=-1, keepdims=True), out=powers)
-        np.exp(powers, out=powers)
-        powers /= powers.sum(axis=-1, keepdims=True)
-    return out
+def attention_pattern(scores: NpArray, *, reuse: bool, masked: bool) -> NpArray:
+    """Normalize what is visible: see `mi_ref.ops.attention_pattern`."""
+    n_query, n_key = scores.shape[-2:]
+    pattern = scores if reuse else np.empty(scores.shape, scores.dtype)
+    for start, stop, seen in _blocks(n_query, n_key):
+        hidden = scores[..., start:stop, seen:]
+        if hidden.size and not masked and hidden.max() > -np.inf:
+            seen = n_key
+        for index in np.ndindex(scores.shape[:-2]):
+            rows = scores[index][start:stop, :seen]
+            _softmax(rows, pattern[index][start:stop, :seen])
+        pattern[..., start:stop, seen:] = 0
+    return pattern
 
 
-def mix_values(pattern: NpArray, v: NpArray) -> NpArray:
+def mix_values(pattern: NpArray, v: NpArray, *, masked: bool) -> NpArray:
     """Mix into feature-major heads: see `mi_ref.ops.mix_values`."""
     batch, n_heads, n_query, n_key = pattern.shape
     n_kv_heads, d_head = v.shape[2:]
     z = _empty_heads(batch, n_query, n_kv_heads, n_heads, d_head, v.dtype)
-    rows = pattern.reshape(batch, n_kv_heads, n_heads // n_kv_heads, n_query, n_key)
-    np.matmul(_transposed(v)[:, :, None], rows.mT, out=z)
+    grouped = pattern.reshape(batch, n_kv_heads, n_heads // n_kv_heads, n_query, n_key)
+    values = _transposed(v)[:, :, None]
+    for start, stop, seen in _blocks(n_query, n_key):
+        rows = grouped[..., start:stop, :]
+        z[..., start:stop] = values[..., :seen] @ rows[..., :seen].mT
+        if not masked and rows[..., seen:].any():
+            z[..., start:stop] += values[..., seen:] @ rows[..., seen:].mT
     return _joined(z)
 
 
 def causal_attention(q: NpArray, k: NpArray, v: NpArray, scale: float) -> NpArray:
-    """Attend by blocks of queries, each to the keys it may see: see `mi_ref.ops.causal_attention`.
-
-    Up to one block, this computes what `causal_scores`, `softmax` and `mix_values` would, to the
-    last bit.
-    """
+    """Attend block by block, a key head at a time: see `mi_ref.ops.causal_attention`."""
     batch, n_query, n_heads, d_head = q.shape
     n_key, n_kv_heads = k.shape[1:3]
-    if n_query <= _BLOCK:
-        return mix_values(softmax(causal_scores(q, k, scale), reuse=True), v)
     queries, keys, values = _queries(q, n_kv_heads, scale), _transposed(k), _transposed(v)
     z = _empty_heads(batch, n_query, n_kv_heads, n_heads, d_head, v.dtype)
+    for start, stop, seen in _blocks(n_query, n_key):
+        for head in range(n_kv_heads):
+            block = queries[:, head, :, start:stop] @ keys[:, head, None, :, :seen]
+            _mask(block)
+            for index in np.ndindex(block.shape[:2]):
+                _softmax(block[index], block[index])
+            z[:, head, ..., start:stop] = values[:, head, None, :, :seen] @ block.mT
+    return _joined(z)
+
+
+def softmax(x: NpArray, *, reuse: bool) -> NpArray:
+    """Normalize the last axis: see `mi_ref.ops.softmax`."""
+    out = x if reuse else np.empty_like(x)
+    _softmax(x, out)
+    return out
+
+
+def _softmax(x: NpArray, out: NpArray) -> None:
+    np.subtract(x, x.max(axis=-1, keepdims=True), out=out)
+    np.exp(out, out=out)
+    out /= out.sum(axis=-1, keepdims=True)
+
+
+def _blocks(n_query: int, n_key: int) -> Iterator[tuple[int, int, int]]:
+    """Yield first query, end of queries, and end of the keys that the last of them sees."""
     for start in range(0, n_query, _BLOCK):
         stop = min(start + _BLOCK, n_query)
-        seen = n_key - n_query + stop
-        for head in range(n_kv_heads):
-            scores = queries[:, head, :, start:stop] @ keys[:, head, None, :, :seen]
-            _mask(scores, n_key - n_query + start)
-            pattern = softmax(scores, reuse=True)
-            z[:, head, :, :, start:stop] = values[:, head, None, :, :seen] @ pattern.mT
-    return _joined(z)
+        yield start, stop, n_key - n_query + stop
 
 
 def _queries(q: NpArray, n_kv_heads: int, scale: float) -> NpArray:
@@ -99,11 +124,10 @@ def _joined(z: NpArray) -> NpArray:
     return z.reshape(batch, n_kv_heads * group, d_head, n_pos).transpose(0, 3, 1, 2)
 
 
-def _mask(scores: NpArray, first: int) -> None:
-    """Put minus infinity where key ``j`` comes after query ``first + i``."""
-    n_rows = scores.shape[-2]
-    scores[..., first : first + n_rows] += _future(n_rows, scores.dtype)
-    scores[..., first + n_rows :] = -np.inf
+def _mask(block: NpArray) -> None:
+    """Put minus infinity after each query's own key, which for the last query is the last key."""
+    n_rows = block.shape[-2]
+    block[..., -n_rows:] += _future(n_rows, block.dtype)
 
 
 @cache

@@ -38,6 +38,7 @@ def backend(device: str | int | None = None) -> Backend:
             rotate=numpy_kernels.rotate,
             causal_scores=numpy_attention.causal_scores,
             softmax=numpy_attention.softmax,
+            attention_pattern=numpy_attention.attention_pattern,
             mix_values=numpy_attention.mix_values,
             causal_attention=numpy_attention.causal_attention,
         ),

@@ -8,6 +8,7 @@ nothing but copying to predict them with.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +19,9 @@ from .rhymes import FIRST_LINES, RHYMES, SECOND_LINES
 KINDS = {"page": 12, "portrait": 2, "table": 2, "verse": 3}
 # The other relations have few possible answers and are learned from fewer sentences.
 RELATION_WEIGHTS = {"capital": 6, "language": 3, "currency": 2, "continent": 2}
+
+FIRST_COUNTRIES = 16
+ROUNDS_PER_COUNTRY = 3
 
 
 def sentence_case(clause: str) -> str:
@@ -91,16 +95,25 @@ def verse(rng: random.Random) -> str:
     return "\n".join(couplet(rng) for _ in range(rng.randint(2, 4)))
 
 
-def _shuffled_forever(rng: random.Random, facts: Sequence[Fact]) -> Iterator[Fact]:
-    """All countries in a new order each time round, so that none is seen less than another."""
+def _countries(rng: random.Random, facts: Sequence[Fact]) -> Iterator[Fact]:
+    """Go round the countries for ever, a few at first and then more and more of them.
+
+    A model that meets a handful of countries again and again soon finds out that the country is
+    the word to look at; given all of them from the start it takes far longer to.  Each round
+    has every country it knows once, so that in the end none is seen less than another.
+    """
+    order = rng.sample(facts, k=len(facts))
+    for known in range(FIRST_COUNTRIES, len(order)):
+        for _ in range(ROUNDS_PER_COUNTRY):
+            yield from rng.sample(order[:known], k=known)
     while True:
-        yield from rng.sample(facts, k=len(facts))
+        yield from rng.sample(order, k=len(order))
 
 
 def documents(seed: int) -> Iterator[str]:
     """Endless documents of text, the same ones for the same seed."""
     rng = random.Random(seed)
-    countries = _shuffled_forever(rng, load_facts())
+    countries = _countries(rng, load_facts())
     kinds, weights = list(KINDS), list(KINDS.values())
     while True:
         kind = rng.choices(kinds, weights=weights)[0]
@@ -127,7 +140,8 @@ def repeated_tokens(
         Where the first repetition begins, and with it all that can be predicted.
     """
     lead = rng.randint(0, length // 8)
-    period = rng.randint(4, (length - lead) // 2)
+    longest = (length - lead) // 2
+    period = round(math.exp(rng.uniform(math.log(3), math.log(longest))))
     block = rng.choices(vocabulary, k=period)
     ids = rng.choices(vocabulary, k=lead)
     while len(ids) < length:

@@ -17,15 +17,17 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
+from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from .batches import batches
+from .batches import IGNORED, batches
 from .evaluate import report
 from .tokenizer import BOS, EOS, train_tokenizer
 
 OUT = Path(__file__).parents[2] / "mi_ref" / "models" / "atlas"
 SEED = 0
+N_THREADS = 1  # matrices this small gain little from a second thread
 STEPS = 5000
 WARMUP = 100
 BATCH_SIZE = 16
@@ -81,11 +83,39 @@ def make_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
         inside = parameter.ndim == 2 and "embed" not in name
         (matrices if inside else others).append(parameter)
     return [
-        torch.optim.Muon(
-            matrices, lr=MUON_RATE, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"
-        ),
+        torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0),
     ]
+
+
+class Progress:
+    """Mean losses since the last line, with text and repeated tokens apart."""
+
+    def __init__(self) -> None:
+        self.started = time.monotonic()
+        self.n_tokens = 0
+        self.sums = {"text": [0.0, 0], "repeated": [0.0, 0]}
+
+    def add(self, losses: torch.Tensor, labels: torch.Tensor) -> None:
+        """Take in one batch."""
+        self.n_tokens += labels.numel()
+        repeated = labels[:, 1] == IGNORED
+        for kind, rows in (("text", ~repeated), ("repeated", repeated)):
+            self.sums[kind][0] += float(losses[rows].sum())
+            self.sums[kind][1] += int((labels[rows, 1:] != IGNORED).sum())
+
+    def line(self) -> str:
+        """Describe what has come in, and start again."""
+        means = "  ".join(f"{kind} {a / max(n, 1):.3f}" for kind, (a, n) in self.sums.items())
+        self.sums = {kind: [0.0, 0] for kind in self.sums}
+        minutes = (time.monotonic() - self.started) / 60
+        return f"loss: {means}  {self.n_tokens / 1e6:5.2f} M tokens  {minutes:5.1f} min"
+
+
+def token_losses(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy at every place that has a label, 0 elsewhere, shape as ``labels[:, 1:]``."""
+    logits = model(input_ids=ids).logits[:, :-1].transpose(1, 2)
+    return cross_entropy(logits, labels[:, 1:], ignore_index=IGNORED, reduction="none")
 
 
 def train(tokenizer: Tokenizer, config: dict[str, Any], steps: int) -> LlamaForCausalLM:
@@ -94,27 +124,20 @@ def train(tokenizer: Tokenizer, config: dict[str, Any], steps: int) -> LlamaForC
     model = LlamaForCausalLM(LlamaConfig(**{**config, "torch_dtype": "float32"}))
     optimizers = make_optimizers(model)
     schedules = [LambdaLR(each, lambda step: rate_factor(step, steps)) for each in optimizers]
-    started, seen, losses = time.monotonic(), 0, []
-    for step, (ids, labels) in zip(
-        range(steps), batches(tokenizer, SEED + 1, BATCH_SIZE), strict=False
-    ):
-        loss = model(input_ids=torch.from_numpy(ids), labels=torch.from_numpy(labels)).loss
-        loss.backward()
+    progress = Progress()
+    stream = batches(tokenizer, SEED + 1, BATCH_SIZE)
+    for step in range(1, steps + 1):
+        ids, labels = map(torch.from_numpy, next(stream))
+        losses = token_losses(model, ids, labels)
+        (losses.sum() / (labels[:, 1:] != IGNORED).sum()).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-        seen += ids.size
-        losses.append(loss.item())
-        if (step + 1) % 100 == 0:
-            mean_loss, minutes = sum(losses) / len(losses), (time.monotonic() - started) / 60
-            print(
-                f"step {step + 1:5}  loss {mean_loss:.3f}  {seen / 1e6:5.2f} M tokens"
-                f"  {minutes:5.1f} min",
-                flush=True,
-            )
-            losses.clear()
+        progress.add(losses.detach(), labels)
+        if step % 100 == 0:
+            print(f"step {step:5}  {progress.line()}", flush=True)
     return model
 
 
@@ -145,7 +168,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS, help="batches to train on")
     parser.add_argument("--out", type=Path, default=OUT, help="the folder to write")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(N_THREADS)
     tokenizer = train_tokenizer(VOCAB_SIZE)
     config = make_config(tokenizer)
     save(train(tokenizer, config, arguments.steps), tokenizer, config, arguments.out)

@@ -20,15 +20,19 @@ def log_softmax(
 def entropy(log_probs: Float[Array, "*rows d_vocab"], *, xp: Namespace) -> Float[Array, "*rows"]:
     """Return ``-Σ p log p``; what has no probability adds nothing."""
     probs = xp.exp(log_probs)
-    return -xp.sum(xp.where(probs > 0, probs * log_probs, 0.0), axis=-1)
+    return -xp.sum(probs * xp.where(probs > 0, log_probs, 0.0), axis=-1)
 
 
 def kl_divergence(
     log_p: Float[Array, "*rows d_vocab"], log_q: Float[Array, "*rows d_vocab"], *, xp: Namespace
 ) -> Float[Array, "*rows"]:
-    """Return ``KL(p ‖ q) = Σ p (log p - log q)``: nats lost by predicting q where p is true."""
+    """Return ``KL(p ‖ q) = Σ p (log p - log q)``: nats lost by predicting q where p is true.
+
+    What has no probability under p adds nothing; infinite if q has none where p has some.
+    """
     probs = xp.exp(log_p)
-    return xp.sum(xp.where(probs > 0, probs * (log_p - log_q), 0.0), axis=-1)
+    log_p, log_q = (xp.where(probs > 0, x, 0.0) for x in (log_p, log_q))
+    return xp.sum(probs * (log_p - log_q), axis=-1)
 
 
 def ranks(

@@ -33,8 +33,10 @@ def run(arguments: argparse.Namespace) -> None:
 
     found = inspect_checkpoint(arguments.model, revision=arguments.revision)
     if found.config is None:
-        reasons = "\n  ".join(found.refusals)
-        raise ConfigError(f"{found.name} cannot be loaded:\n  {reasons}")
+        raise ConfigError(
+            f"{found.name} cannot be loaded, so its hook points are unknown:"
+            f" mi-ref inspect {found.name} says why."
+        )
     points = decoder_hook_points(found.config)
     table = points.table(arguments.batch, arguments.pos)
     if arguments.grep is not None:

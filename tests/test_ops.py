@@ -1,0 +1,293 @@
+"""A backend's own versions of the operations against their definitions, in every memory order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import array_api_strict as strict
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from mi_ref import Backend, get_backend
+from mi_ref.ops import Op, Ops, standard_ops
+from mi_ref.testing import relative_error
+
+TOLERANCE = {"float64": 5e-15, "float32": 3e-6}
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu")
+
+
+def host_erf(x: Any) -> Any:
+    values = np.asarray(x)
+    flat = [math.erf(v) for v in values.reshape(-1).tolist()]
+    return strict.asarray(np.array(flat, values.dtype).reshape(values.shape))
+
+
+DEFINITIONS = standard_ops(strict, host_erf)
+
+
+@pytest.fixture(scope="session")
+def tested(request: pytest.FixtureRequest) -> Backend:
+    """The backend whose own operations are compared with the definitions."""
+    return get_backend(request.config.getoption("--backend") or "numpy")
+
+
+def feature_major(x: Any) -> Any:
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, -1, 0)), 0, -1)
+
+
+def spread(x: Any) -> Any:
+    wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
+    wide[..., ::2] = x
+    return wide[..., ::2]
+
+
+def repeated(x: Any) -> Any:
+    return np.broadcast_to(x[:1], x.shape)
+
+
+ORDERS: tuple[Callable[[Any], Any], ...] = (
+    np.ascontiguousarray,
+    feature_major,
+    np.asfortranarray,
+    spread,
+    lambda x: np.ascontiguousarray(x[..., ::-1])[..., ::-1],
+    repeated,
+)
+
+
+class Draw:
+    """Arguments of one call, from hypothesis: sizes, memory orders, scales."""
+
+    def __init__(self, data: st.DataObject, dtype: str) -> None:
+        self.data, self.dtype = data, dtype
+        self.rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+        self.batch, self.n_pos = self.size(3), self.size(20)
+        self.n_kv_heads, self.group = self.size(3), self.size(3)
+        self.d_head, self.d = 2 * self.size(5), self.size(70)
+        self.masked, self.reuse = data.draw(st.booleans()), data.draw(st.booleans())
+
+    def size(self, most: int) -> int:
+        return self.data.draw(st.integers(1, most))
+
+    def array(self, *shape: int) -> Any:
+        scale = self.data.draw(st.sampled_from([1.0, 1e-3, 30.0]))
+        values = (self.rng.normal(size=shape) * scale).astype(self.dtype)
+        return self.data.draw(st.sampled_from(ORDERS))(values)
+
+    def rows(self) -> Any:
+        return self.array(self.batch, self.n_pos, self.d)
+
+    def heads(self, n_heads: int, n_pos: int) -> Any:
+        return self.array(self.batch, n_pos, n_heads, self.d_head)
+
+    def queries_and_keys(self) -> tuple[Any, Any]:
+        queries = self.heads(self.n_kv_heads * self.group, self.size(self.n_pos))
+        return queries, self.heads(self.n_kv_heads, self.n_pos)
+
+    def square(self, hidden: float) -> Any:
+        """Return an entry per query and key, later keys hidden if this call promises that."""
+        n_query = self.size(self.n_pos)
+        values = self.array(self.batch, self.n_kv_heads * self.group, n_query, self.n_pos)
+        seen = np.tri(n_query, self.n_pos, self.n_pos - n_query, dtype=bool)
+        return values if not self.masked else np.where(seen, values, values.dtype.type(hidden))
+
+    def maybe(self, x: Any) -> Any:
+        return self.data.draw(st.sampled_from([x, None]))
+
+    def name(self) -> str:
+        return self.data.draw(st.sampled_from(ACTIVATIONS))
+
+
+def attention_arguments(d: Draw) -> tuple[Any, ...]:
+    q, k = d.queries_and_keys()
+    return q, k, d.array(*k.shape), 0.3
+
+
+def rotate_arguments(d: Draw) -> tuple[Any, ...]:
+    tables = [d.array(d.n_pos, d.d_head // 2) for _ in range(2)]
+    return d.heads(d.n_kv_heads, d.n_pos), *tables
+
+
+ARGUMENTS: dict[str, Callable[[Draw], tuple[Any, ...]]] = {
+    "lay_out": lambda d: (d.rows(), d.maybe(d.rows())),
+    "embed": lambda d: (d.array(9, d.d), d.rng.integers(0, 9, (d.batch, d.n_pos))),
+    "linear": lambda d: (d.rows(), d.array(s := d.size(70), d.d), d.maybe(d.array(s))),
+    "unembed": lambda d: (d.rows(), d.array(d.size(70), d.d)),
+    "rms_scale": lambda d: (d.rows(), 1e-5),
+    "rms_norm": lambda d: (d.rows(), d.array(d.d), 1e-5),
+    "activation": lambda d: (d.rows(), d.name()),
+    "gate": lambda d: (d.rows(), d.rows(), d.name()),
+    "rotate": rotate_arguments,
+    "causal_scores": lambda d: (*d.queries_and_keys(), 0.3),
+    "softmax": lambda d: (d.square(-math.inf),),
+    "attention_pattern": lambda d: (d.square(-math.inf),),
+    "mix_values": lambda d: (d.square(0.0), d.heads(d.n_kv_heads, d.n_pos)),
+    "causal_attention": attention_arguments,
+    "top_k": lambda d: (d.rows(), d.size(d.d)),
+}
+OPTIONS = {"gate": ("reuse",), "rotate": ("reuse",), "softmax": ("reuse",),
+           "attention_pattern": ("reuse", "masked"), "mix_values": ("masked",)}  # fmt: skip
+
+
+def test_every_operation_is_compared() -> None:
+    assert set(ARGUMENTS) == {field.name for field in fields(Ops)}
+
+
+def test_a_hidden_write_in_the_core_would_be_seen(read_only: Backend) -> None:
+    xp = read_only.xp
+    x = read_only.from_host(np.ones((2, 3)))
+    made = xp.concat([x, x * 2.0 + xp.mean(x, axis=-1, keepdims=True)])
+    for array in (x, made, made[0], made.mT, read_only.ops.rms_norm(made, x[0], 1e-5)):
+        with pytest.raises((AssertionError, ValueError), match=r"writ|read-only"):
+            array[...] = 0.0
+        with pytest.raises(AssertionError, match="told to write"):
+            array += 1.0
+        with pytest.raises(AssertionError, match="told to write"):
+            np.add(array, 1.0, out=array)
+
+
+def test_a_hidden_write_in_a_kernel_would_be_seen(guarded: Callable[[Op], Op]) -> None:
+    def spoil(first: Any, second: Any, *, reuse: bool) -> None:
+        first[...] = 0.0
+        if not reuse:
+            second[...] = 0.0
+
+    x, y = np.ones(3), np.ones(3)
+    guarded(spoil)(x, y, reuse=True)
+    assert (x == 0.0).all()
+    with pytest.raises(ValueError, match="read-only"):
+        guarded(spoil)(x, y, reuse=False)
+
+
+def defined(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """Return the definition's answer, computed in float64."""
+
+    def widen(x: Any) -> Any:
+        if not isinstance(x, np.ndarray):
+            return x
+        return strict.asarray(x.astype(np.float64) if x.dtype.kind == "f" else x, copy=True)
+
+    return getattr(DEFINITIONS, name)(*map(widen, arguments), **options)
+
+
+def compare(
+    tested: Backend, name: str, arguments: tuple[Any, ...], dtype: str, **options: Any
+) -> None:
+    """Call both, compare, and look whether anything was overwritten that had to stay."""
+    before = [x.copy() if isinstance(x, np.ndarray) else x for x in arguments]
+    desired = defined(name, arguments, options)
+    # Drawn arrays may share memory with themselves; a kernel that may write gets one of its own.
+    spared = 1 if options.get("reuse") else 0
+    given = [
+        tested.from_host(x.copy("K") if n < spared else x) if isinstance(x, np.ndarray) else x
+        for n, x in enumerate(arguments)
+    ]
+    found = getattr(tested.ops, name)(*given, **options)
+    for x, y in zip(found if isinstance(found, tuple) else [found],
+                    desired if isinstance(desired, tuple) else [desired], strict=True):  # fmt: skip
+        host, wanted = tested.to_host(x), np.asarray(y)
+        assert host.shape == wanted.shape
+        if wanted.dtype.kind == "f":
+            assert host.dtype == np.dtype(dtype)
+            assert relative_error(host, wanted) <= TOLERANCE[dtype]
+        else:
+            assert np.array_equal(host, wanted)
+    for n, (x, old) in enumerate(zip(given, before, strict=True)):
+        if n >= spared and isinstance(old, np.ndarray):
+            assert np.array_equal(tested.to_host(x), old), f"argument {n} was overwritten"
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", ARGUMENTS)
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_an_operation_is_its_definition(
+    name: str, dtype: str, data: st.DataObject, tested: Backend
+) -> None:
+    drawn = Draw(data, dtype)
+    options = {option: getattr(drawn, option) for option in OPTIONS.get(name, ())}
+    compare(tested, name, ARGUMENTS[name](drawn), dtype, **options)
+
+
+@pytest.mark.parametrize("n_pos", [127, 128, 129, 300])
+@pytest.mark.parametrize("dtype", TOLERANCE)
+def test_long_prompts(n_pos: int, dtype: str, tested: Backend) -> None:
+    rng = np.random.default_rng(n_pos)
+    q, k, v = (rng.normal(size=(2, n_pos, n, 4)).astype(dtype) for n in (4, 2, 2))
+    compare(tested, "causal_attention", (q, k, v, 0.5), dtype)
+    compare(tested, "causal_scores", (q, k, 0.5), dtype)
+    dense = rng.normal(size=(2, 4, n_pos, n_pos)).astype(dtype)
+    causal = np.where(np.tri(n_pos, dtype=bool), dense, dense.dtype.type(-np.inf))
+    # One future key, far off, is shown all the same: what an edit of the scores may do.
+    shown = causal.copy()
+    shown[1, 3, 2, -1] = 2.0
+    for scores, masked in ((causal, True), (causal, False), (dense, False), (shown, False)):
+        for reuse in (False, True):
+            options = {"masked": masked, "reuse": reuse}
+            compare(tested, "attention_pattern", (scores,), dtype, **options)
+        compare(tested, "mix_values", (np.exp(scores), v), dtype, masked=masked)
+    x, weight = (rng.normal(size=s).astype(dtype) for s in ((2, n_pos, 6), (64, 6)))
+    compare(tested, "linear", (x, weight, None), dtype)
+    compare(tested, "unembed", (x, weight), dtype)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("reuse", [False, True])
+def test_softmax_of_great_and_missing_scores(reuse: bool, dtype: str, tested: Backend) -> None:
+    great = np.array([[1e30, 1e30, -np.inf], [-1e30, -1e30, -1e30], [-np.inf, 3.0, -np.inf]])
+    scores = tested.from_host(great.astype(dtype).reshape(1, 1, 3, 3))
+    pattern = tested.to_host(tested.ops.softmax(scores, reuse=reuse))[0, 0]
+    third = 1 / 3
+    expected = [[0.5, 0.5, 0.0], [third, third, third], [0.0, 1.0, 0.0]]
+    assert pattern.tolist() == [pytest.approx(row, rel=1e-7) for row in expected]
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_far_out(name: str, dtype: str, tested: Backend) -> None:
+    x = np.array([[-1e4, -100.0, -0.0, 0.0, 100.0, 1e4]], dtype=dtype)
+    ones = tested.from_host(np.ones_like(x))
+    for reuse in (False, True):
+        found = tested.ops.gate(tested.from_host(x.copy()), ones, name, reuse=reuse)
+        expected = [[0.0, 0.0, 0.0, 0.0, 100.0, 1e4]]
+        assert tested.to_host(found).tolist() == [pytest.approx(row, abs=1e-30) for row in expected]
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_what_is_not_a_number_stays_none(name: str, tested: Backend) -> None:
+    found = tested.to_host(tested.ops.activation(tested.from_host(np.array([[np.nan, 1.0]])), name))
+    assert np.isnan(found[0, 0])
+    assert np.isfinite(found[0, 1])
+
+
+@pytest.mark.parametrize(
+    ("name", "at_one"),
+    [("silu", 0.7310585786300049), ("gelu", 0.8413447460685429), ("gelu_tanh", 0.8411919906082768),
+     ("relu", 1.0)],
+)  # fmt: skip
+def test_activations_at_one(name: str, at_one: float, tested: Backend) -> None:
+    x = tested.from_host(np.array([[1.0, -1.0]]))
+    found = tested.to_host(tested.ops.activation(x, name))[0]
+    # f(x) - f(-x) = x holds for all four.
+    assert found.tolist() == pytest.approx([at_one, at_one - 1.0], rel=1e-14, abs=1e-16)
+
+
+def test_of_equal_values_the_first_comes_first(tested: Backend) -> None:
+    x = tested.from_host(np.array([[1.0, 3.0, 3.0, -np.inf, 3.0, 2.0]]))
+    values, places = tested.ops.top_k(x, 5)
+    assert tested.to_host(places).tolist() == [[1, 2, 4, 5, 0]]
+    assert tested.to_host(values).tolist() == [[3.0, 3.0, 3.0, 2.0, 1.0]]
+
+
+@pytest.mark.parametrize(("dtype", "units"), [(np.float64, 2.0), (np.float32, 2.0)])
+def test_erf_of_numpy(dtype: Any, units: float) -> None:
+    from mi_ref_backends.numpy_erf import erf
+
+    x = np.concatenate([np.linspace(-7, 7, 20_001), np.geomspace(1e-30, 1, 2_000)]).astype(dtype)
+    exact = np.array([math.erf(v) for v in x.tolist()])
+    assert (abs(erf(x) - exact) <= units * np.spacing(abs(exact).astype(dtype))).all()
+    assert erf(np.array([0.0, -0.0, np.inf, -np.inf], dtype)).tolist() == [0.0, 0.0, 1.0, -1.0]

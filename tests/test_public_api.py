@@ -1,0 +1,93 @@
+"""What is public: named once, sorted, documented, and importable from the top."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import mi_ref
+from mi_ref.errors import MiRefError
+from mi_ref.sites import ALL_SITES, at, meanings
+
+AXES = {"batch", "pos", "d_model", "head", "kv_head", "d_head", "query_pos", "key_pos", "d_mlp",
+        "d_vocab", "1"}  # fmt: skip
+
+
+def modules() -> list[ModuleType]:
+    names = [info.name for info in pkgutil.walk_packages(mi_ref.__path__, "mi_ref.")]
+    return [importlib.import_module(name) for name in names if not name.endswith("__main__")]
+
+
+def public(module: ModuleType) -> dict[str, Any]:
+    """Return the classes and functions that a module defines for others."""
+    return {
+        name: value
+        for name, value in vars(module).items()
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ == module.__name__
+    }
+
+
+def test_all_is_sorted_and_is_what_there_is() -> None:
+    assert mi_ref.__all__ == sorted(mi_ref.__all__)
+    names = {
+        name
+        for name, value in vars(mi_ref).items()
+        if not name.startswith("_") and not inspect.ismodule(value) and name != "annotations"
+    }
+    assert set(mi_ref.__all__) == names
+
+
+def test_every_error_is_public_and_caught_by_one_name() -> None:
+    errors = public(importlib.import_module("mi_ref.errors"))
+    assert set(errors) <= set(mi_ref.__all__)
+    for error in errors.values():
+        assert issubclass(error, MiRefError)
+        assert str(error("as it was said")) == "as it was said"
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
+def test_everything_public_is_documented(module: ModuleType) -> None:
+    assert module.__doc__
+    for name, value in public(module).items():
+        assert inspect.getdoc(value), name
+        if inspect.isclass(value):
+            for member, method in vars(value).items():
+                if callable(method) and not member.startswith("_"):
+                    assert inspect.getdoc(method), f"{name}.{member}"
+
+
+@pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
+def test_everything_public_is_annotated(module: ModuleType) -> None:
+    for name, value in public(module).items():
+        if not inspect.isfunction(value):
+            continue
+        signature = inspect.signature(value)
+        assert signature.return_annotation is not inspect.Signature.empty, name
+        for parameter in signature.parameters.values():
+            assert parameter.annotation is not inspect.Parameter.empty, f"{name}({parameter})"
+
+
+def test_every_site_has_axes_and_a_meaning() -> None:
+    assert set(meanings()) == {site.name for site in ALL_SITES}
+    for site in ALL_SITES:
+        assert site.axes[0] == "batch"
+        assert set(site.axes) <= AXES
+        assert meanings()[site.name].endswith(".")
+        assert getattr(at, site.name) is site
+        assert ("{layer}" in site.string) == site.string.startswith("blocks.")
+
+
+def test_axes_come_position_before_head() -> None:
+    for site in ALL_SITES:
+        if "pos" in site.axes:
+            assert site.axes[1] == "pos"
+    assert at.q.axes == ("batch", "pos", "head", "d_head")
+    assert at.k.axes == at.v.axes == ("batch", "pos", "kv_head", "d_head")
+    assert at.pattern.axes == at.attn_scores.axes == ("batch", "head", "query_pos", "key_pos")
