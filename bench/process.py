@@ -112,13 +112,16 @@ def start_to_top5(folder: Path, rounds: int) -> list[list[str]]:
 
 
 def import_time(rounds: int) -> list[list[str]]:
-    """Compare importing the library with importing NumPy."""
-    commands = {name: ["-c", f"import {name}"] for name in ("mi_ref", "numpy")}
-    usages = in_turns(commands, rounds)
-    return [
-        compared("import, wall s (against numpy)", usages, "wall", 1, 1.5),
-        compared("import, user s (against numpy)", usages, "user", 1, 1.5),
-    ]
+    """Compare importing the library, bare and until it can load a model, with importing NumPy."""
+    found = []
+    for what, code in {
+        "import": "import mi_ref",
+        "import until ready": "import mi_ref; mi_ref.from_pretrained; mi_ref.get_backend('numpy')",
+    }.items():
+        usages = in_turns({"mi_ref": ["-c", code], "numpy": ["-c", "import numpy"]}, rounds)
+        for field in ("wall", "user"):
+            found.append(compared(f"{what}, {field} s (against numpy)", usages, field, 1, 1.5))
+    return found
 
 
 def peak_memory(folder: Path, lengths: Sequence[int], rounds: int) -> list[list[str]]:

@@ -1,48 +1,74 @@
 """Readable, independent forward passes of language models with a hook at every step.
 
 Read the package from here: `loading` finds and checks a checkpoint, `decoder` is the forward
-pass, `sites` names every place in it, `hooks` reads and changes what passes there, `model` ties
+pass, `sites` names every place in it, `plan` reads and changes what passes there, `model` ties
 them together, `analysis` asks questions.
+
+Names load on first use, so that ``import mi_ref`` costs next to nothing.
 """
 
 from __future__ import annotations
 
-from mi_ref.backend import Backend, get_backend
-from mi_ref.cache import Cache
-from mi_ref.errors import (
-    BackendError,
-    ConfigError,
-    HookError,
-    HubError,
-    MiRefError,
-    ShapeError,
-    TokenError,
-    WeightError,
-)
-from mi_ref.hooks import Hook, capture
-from mi_ref.loading import from_pretrained
-from mi_ref.model import Model
-from mi_ref.run import Run
-from mi_ref.sites import GlobalSite, LayerSite, at
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Backend",
-    "BackendError",
-    "Cache",
-    "ConfigError",
-    "GlobalSite",
-    "Hook",
-    "HookError",
-    "HubError",
-    "LayerSite",
-    "MiRefError",
-    "Model",
-    "Run",
-    "ShapeError",
-    "TokenError",
-    "WeightError",
-    "at",
-    "capture",
-    "from_pretrained",
-    "get_backend",
-]
+if TYPE_CHECKING:
+    from mi_ref import analysis as analysis, testing as testing
+    from mi_ref.backend import Backend as Backend, get_backend as get_backend
+    from mi_ref.cache import Cache as Cache
+    from mi_ref.errors import (
+        BackendError as BackendError,
+        ConfigError as ConfigError,
+        HookError as HookError,
+        HubError as HubError,
+        MiRefError as MiRefError,
+        ShapeError as ShapeError,
+        TokenError as TokenError,
+        WeightError as WeightError,
+    )
+    from mi_ref.hooks import Hook as Hook, capture as capture
+    from mi_ref.inspection import inspect_checkpoint as inspect_checkpoint
+    from mi_ref.loading import from_pretrained as from_pretrained
+    from mi_ref.model import Model as Model
+    from mi_ref.run import Run as Run
+    from mi_ref.sites import GlobalSite as GlobalSite, LayerSite as LayerSite, at as at
+
+_HOME = {
+    "Backend": "backend",
+    "BackendError": "errors",
+    "Cache": "cache",
+    "ConfigError": "errors",
+    "GlobalSite": "sites",
+    "Hook": "hooks",
+    "HookError": "errors",
+    "HubError": "errors",
+    "LayerSite": "sites",
+    "MiRefError": "errors",
+    "Model": "model",
+    "Run": "run",
+    "ShapeError": "errors",
+    "TokenError": "errors",
+    "WeightError": "errors",
+    "at": "sites",
+    "capture": "hooks",
+    "from_pretrained": "loading",
+    "get_backend": "backend",
+    "inspect_checkpoint": "inspection",
+}
+_MODULES = ("analysis", "testing")
+
+__all__ = sorted([*_HOME, *_MODULES])
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"mi_ref.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'mi_ref' has no attribute {name!r}.")
+    value = getattr(import_module(f"mi_ref.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -228,6 +228,14 @@ def test_one_head_by_result_and_by_z(exact: Model) -> None:
     assert not same(exact, by_z, exact.run(PROMPT).logits)
 
 
+def test_an_edited_pattern_may_look_ahead(backend: Backend, load: Load) -> None:
+    model = load("llama-yarn", backend, "float64")
+    run = model.run([n % 48 for n in range(150)], capture=[at.v[0], at.z[0]],
+                    edits={at.pattern[0]: lambda x, hook: x * 0.0 + 1 / 150})  # fmt: skip
+    mean = np.mean(backend.to_host(run[at.v[0]]), axis=1, keepdims=True)
+    assert_close(run[at.z[0]], mean.repeat(150, 1).repeat(2, 2), rel=1e-13, backend=backend)
+
+
 def test_a_run_in_two_halves_is_the_whole(model: Model) -> None:
     n_layers = model.cfg.n_layers
     whole = model.run(PROMPT, capture=[at.resid_post[:], at.pattern[-1]])
@@ -240,7 +248,6 @@ def test_a_run_in_two_halves_is_the_whole(model: Model) -> None:
         assert second.tokens is None
     first = model.run(PROMPT, stop_at_layer=-1, capture=[at.resid_post[:]])
     assert list(first.cache) == [at.resid_post[n] for n in range(n_layers - 1)]
-    assert first.logits is None
     second = model.run(first.resid, start_at_layer=-1, capture=[at.pattern[-1], at.resid_post[-1]])
     assert same(model, second[at.pattern[-1]], whole[at.pattern[-1]])
     assert same(model, second[at.resid_post[-1]], whole[at.resid_post[-1]])

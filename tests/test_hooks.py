@@ -268,7 +268,6 @@ def test_calls_do_not_see_each_other(tiny: Model) -> None:
     again = tiny.run(PROMPT, edits={at.embed: lambda x, hook: x * 2.0})
     assert equal(again.logits, edited.logits)
     assert equal(cached.logits, plain)
-    assert not hasattr(tiny, "hooks")
 
 
 def test_an_edit_by_glob_reaches_what_it_names(tiny: Model) -> None:
