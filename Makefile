@@ -20,10 +20,10 @@ golden-check: .venv/golden
 	$(BIN)/python golden/make_golden.py --check
 
 atlas: .venv/golden
-	$(BIN)/python golden/atlas/make_atlas.py
+	$(BIN)/python -m golden.atlas.make_atlas
 
 bench: .venv/golden
-	$(BIN)/python bench/run.py --markdown && $(BIN)/python bench/process.py --markdown
+	$(BIN)/python -m bench.run --markdown && $(BIN)/python -m bench.process --markdown
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -60,14 +60,17 @@ _MODULES = ("analysis", "testing")
 __all__ = sorted([*_HOME, *_MODULES])
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULES:
-        return import_module(f"mi_ref.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module 'mi_ref' has no attribute {name!r}.")
-    value = getattr(import_module(f"mi_ref.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+# Type checkers know the names from the imports above; this would make every name exist for them.
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"mi_ref.{name}")
+        if name not in _HOME:
+            raise AttributeError(f"module 'mi_ref' has no attribute {name!r}.")
+        value = getattr(import_module(f"mi_ref.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

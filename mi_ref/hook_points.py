@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import overload
 
 from mi_ref.config import DecoderConfig
+from mi_ref.errors import HookError
 from mi_ref.sites import ALL_SITES, LAZY, GlobalSite, LayerSite, Point, Site, at, meanings
 from mi_ref.tables import Table
 
@@ -63,8 +64,19 @@ class HookPoints(Sequence[HookPoint]):
     def __iter__(self) -> Iterator[HookPoint]:
         return iter(self._points)
 
+    def __contains__(self, item: object) -> bool:
+        return item in self._by_point if isinstance(item, Point) else item in self._points
+
     def at(self, point: Point) -> HookPoint:
-        """Return the entry of a point that is known to exist."""
+        """Return the entry of a point, its layer counted from the front.
+
+        Raises
+        ------
+        HookError
+            If this model does not have it.
+        """
+        if point not in self._by_point:
+            raise HookError(f"{point!r} is not among this model's hook points.")
         return self._by_point[point]
 
     def table(self, batch: int | None = None, pos: int | None = None) -> Table:

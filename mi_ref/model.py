@@ -217,6 +217,9 @@ class Model(TextMethods, WeightViews):
 
     def _layers(self, start: int | None, stop: int | None) -> range:
         n_layers = self.cfg.n_layers
+        for name, end in (("start_at_layer", start), ("stop_at_layer", stop)):
+            if isinstance(end, bool) or not (end is None or isinstance(end, int)):
+                raise HookError(f"{name}={end!r} is no layer number.")
         ends = [0 if start is None else start, n_layers if stop is None else stop]
         ends = [end + n_layers if end < 0 else end for end in ends]
         if not 0 <= ends[0] <= ends[1] <= n_layers:

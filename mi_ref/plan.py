@@ -16,7 +16,7 @@ from mi_ref.backend import Backend
 from mi_ref.errors import HookError, ShapeError
 from mi_ref.hook_points import HookPoint, HookPoints
 from mi_ref.hooks import Capture, CaptureLike, Edit, Edits, Hook, Positions
-from mi_ref.selection import select
+from mi_ref.selection import Selector, select
 from mi_ref.sites import Point, Site, at
 
 
@@ -85,8 +85,7 @@ class HookPlan:
             wanted = item if isinstance(item, Capture) else Capture(item, False, None)
             for point in select(wanted.selector, points, passed):
                 self._add_capture(points, point, wanted)
-        pairs = edits.items() if isinstance(edits, Mapping) else edits
-        for selector, edit in pairs:
+        for selector, edit in _pairs(edits):
             for point in select(selector, points, passed):
                 self._add_edit(points, point, edit)
         self._by_layer: dict[int | None, dict[Site, Point]] = {}
@@ -219,6 +218,17 @@ class _NoTap(Tap):
 
 
 NO_TAP = _NoTap()
+
+
+def _pairs(edits: Edits) -> list[tuple[Selector, Edit]]:
+    pairs = list(edits.items() if isinstance(edits, Mapping) else edits)
+    wrong = [pair for pair in pairs if not isinstance(pair, tuple | list) or len(pair) != 2]
+    if wrong:
+        raise HookError(
+            f"edits holds {wrong[0]!r}, which is no pair of a selector and an edit: write"
+            " edits=[(at.z[0], function)] or edits={at.z[0]: function}."
+        )
+    return pairs
 
 
 def _check_fits(

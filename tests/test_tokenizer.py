@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from mi_ref.encoding import Encoding
 from mi_ref.errors import TokenError
-from mi_ref.tokenizer import Encoding, Tokenizer
+from mi_ref.tokenizer import Tokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 HARD_STRINGS = [("gpt2", "gpt-2"), ("gpt-neox-20b", "mpt"), ("qwen2", "qwen2")]

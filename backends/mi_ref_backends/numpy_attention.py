@@ -38,7 +38,7 @@ def attention_pattern(scores: NpArray, *, reuse: bool, masked: bool) -> NpArray:
     pattern = scores if reuse else np.empty(scores.shape, scores.dtype)
     for start, stop, seen in _blocks(n_query, n_key):
         hidden = scores[..., start:stop, seen:]
-        if hidden.size and not masked and hidden.max() > -np.inf:
+        if hidden.size and not masked and hidden.max() != -np.inf:
             seen = n_key
         for index in np.ndindex(scores.shape[:-2]):
             rows = scores[index][start:stop, :seen]
@@ -102,7 +102,8 @@ def _queries(q: NpArray, n_kv_heads: int, scale: float) -> NpArray:
     """Group by key head and scale: [b, p, head, d] -> [b, kv_head, group, p, d]."""
     batch, n_pos, n_heads, d_head = q.shape
     grouped = q.reshape(batch, n_pos, n_kv_heads, n_heads // n_kv_heads, d_head)
-    return grouped.transpose(0, 2, 3, 1, 4) * q.dtype.type(scale)
+    scaled: NpArray = grouped.transpose(0, 2, 3, 1, 4) * q.dtype.type(scale)
+    return scaled
 
 
 def _transposed(x: NpArray) -> NpArray:

@@ -24,14 +24,16 @@ def erf(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return ``2/√π ∫₀ˣ exp(-t²) dt`` of each element, in the dtype of `x`."""
     terms = _terms(x.dtype)
     size = np.minimum(np.abs(x), x.dtype.type(_LAST))
-    nearest = np.rint(size * _STEPS)
+    # fmin, so that NaN has a place in the table; its offset stays NaN and so does the result.
+    nearest = np.fmin(np.rint(size * _STEPS), x.dtype.type(_LAST * _STEPS))
     offset = size - nearest / _STEPS
     point = nearest.astype(np.intp)
-    out = terms[-1][point]
+    out: npt.NDArray[Any] = terms[-1][point]
     for coefficients in terms[-2::-1]:
         out *= offset
         out += coefficients[point]
-    return np.copysign(out, x)
+    np.copysign(out, x, out=out)
+    return out
 
 
 @cache

@@ -89,7 +89,9 @@ def rms_scale(x: NpArray, eps: float) -> NpArray:
         addends = left
     addends /= x.shape[-1]
     addends += eps
-    return np.sqrt(addends, out=addends)
+    # A new array: a view would keep all the squares in memory with it.
+    scale: NpArray = np.sqrt(addends)
+    return scale
 
 
 def rms_norm(x: NpArray, weight: NpArray, eps: float) -> NpArray:
@@ -129,7 +131,7 @@ def _flat(x: NpArray) -> NpArray | None:
 
 def _silu(x: NpArray) -> NpArray:
     half = x * x.dtype.type(0.5)
-    out = np.tanh(half)
+    out: NpArray = np.tanh(half)
     out *= half
     out += half
     return out

@@ -12,8 +12,8 @@ from .corpus import documents, repeated_tokens
 from .tokenizer import BOS, EOS, ordinary_ids
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
-REPEATED_SHARE = 0.25
-REPEATED_LENGTHS = (24, 110)
+REPEATED_SHARE = 0.15
+REPEATED_LENGTHS = (16, 100)
 POOL = 32  # how many batches are sorted by length together
 
 Example = tuple[list[int], list[int]]

@@ -16,12 +16,12 @@ from .facts import RELATIONS, Fact, load_facts
 from .phrasings import CLAUSES, ENDINGS, OPENINGS, PRONOUN_CLAUSES, QUESTIONS
 from .rhymes import FIRST_LINES, RHYMES, SECOND_LINES
 
-KINDS = {"page": 12, "portrait": 2, "table": 2, "verse": 3}
+KINDS = {"page": 12, "portrait": 1, "table": 1, "verse": 2}
 # The other relations have few possible answers and are learned from fewer sentences.
 RELATION_WEIGHTS = {"capital": 6, "language": 3, "currency": 2, "continent": 2}
-
-FIRST_COUNTRIES = 16
-ROUNDS_PER_COUNTRY = 3
+# Most pages are short: among many countries a model takes far longer to find out which one a
+# capital belongs to.
+PAGE_LENGTHS = (1, 1, 1, 2, 2, 3, 6)
 
 
 def sentence_case(clause: str) -> str:
@@ -52,9 +52,9 @@ def comparison(rng: random.Random, one: Fact, other: Fact) -> str:
 
 
 def page(rng: random.Random, countries: Iterator[Fact]) -> str:
-    """Several sentences, each about another country."""
+    """One sentence or several, each about another country."""
     sentences = []
-    for _ in range(rng.randint(4, 7)):
+    for _ in range(rng.choice(PAGE_LENGTHS)):
         if rng.random() < 0.15:
             sentences.append(comparison(rng, next(countries), next(countries)))
         else:
@@ -76,7 +76,7 @@ def portrait(rng: random.Random, fact: Fact) -> str:
 def table(rng: random.Random, countries: Iterator[Fact]) -> str:
     """A list with one column of answers, one country to a line."""
     relation = rng.choice(RELATIONS)
-    rows = [next(countries) for _ in range(rng.randint(5, 9))]
+    rows = [next(countries) for _ in range(rng.randint(3, 9))]
     layout = rng.choice(("{}: {}", "{} - {}", "{}, {}"))
     return "\n".join(layout.format(fact.bare_name, fact.answer(relation)) for fact in rows)
 
@@ -91,29 +91,20 @@ def couplet(rng: random.Random) -> str:
 
 
 def verse(rng: random.Random) -> str:
-    """Two to four couplets."""
-    return "\n".join(couplet(rng) for _ in range(rng.randint(2, 4)))
+    """One to three couplets."""
+    return "\n".join(couplet(rng) for _ in range(rng.randint(1, 3)))
 
 
-def _countries(rng: random.Random, facts: Sequence[Fact]) -> Iterator[Fact]:
-    """Go round the countries for ever, a few at first and then more and more of them.
-
-    A model that meets a handful of countries again and again soon finds out that the country is
-    the word to look at; given all of them from the start it takes far longer to.  Each round
-    has every country it knows once, so that in the end none is seen less than another.
-    """
-    order = rng.sample(facts, k=len(facts))
-    for known in range(FIRST_COUNTRIES, len(order)):
-        for _ in range(ROUNDS_PER_COUNTRY):
-            yield from rng.sample(order[:known], k=known)
+def _shuffled_forever(rng: random.Random, facts: Sequence[Fact]) -> Iterator[Fact]:
+    """All countries in a new order each time round, so that none is seen less than another."""
     while True:
-        yield from rng.sample(order, k=len(order))
+        yield from rng.sample(facts, k=len(facts))
 
 
 def documents(seed: int) -> Iterator[str]:
     """Endless documents of text, the same ones for the same seed."""
     rng = random.Random(seed)
-    countries = _countries(rng, load_facts())
+    countries = _shuffled_forever(rng, load_facts())
     kinds, weights = list(KINDS), list(KINDS.values())
     while True:
         kind = rng.choices(kinds, weights=weights)[0]

@@ -9,7 +9,12 @@ import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
 
-from mi_ref.cli import hooks, inspection, lens, tokens
+from mi_ref.cli import (
+    hooks as hooks,
+    inspection as inspection,
+    lens as lens,
+    tokens as tokens,
+)
 from mi_ref.errors import MiRefError
 
 _EPILOG = """\
