@@ -46,9 +46,6 @@ class MiRef:
 
         self._model = mi_ref.from_pretrained(folder)
         self._middle = mi_ref.at.resid_post[self._model.cfg.n_layers // 2]
-        lazy = [entry.point for entry in self._model.hook_points if entry.lazy]
-        points = [entry.point for entry in self._model.hook_points if not entry.lazy]
-        self._all_points = points if lazy else None
 
     def prepare(self) -> None:
         """Do nothing: a model has no state."""
@@ -64,7 +61,7 @@ class MiRef:
             case "hook":
                 return lambda: model.run(prompt, capture=[self._middle])
             case "everything":
-                return lambda: model.run_with_cache(prompt, self._all_points)
+                return lambda: model.run_with_cache(prompt)
             case _:
                 return None
 

@@ -48,6 +48,7 @@ class HookPoints(Sequence[HookPoint]):
     ) -> None:
         self._points = points
         self._by_point = {entry.point: entry for entry in points}
+        self.sites = frozenset(entry.point.site for entry in points)
         self.absent = dict(absent)
         self.n_layers = n_layers
 

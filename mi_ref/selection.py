@@ -121,5 +121,5 @@ def _some(
 def _refuse_absent(site: GlobalSite | LayerSite, points: HookPoints) -> None:
     if site in points.absent:
         raise HookError(f"{site!r} does not exist in this model: {points.absent[site]}.")
-    if not any(entry.point.site is site for entry in points):
+    if site not in points.sites:
         raise HookError(f"{site!r} is not a site of this model.")

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from mi_ref_backends.numpy_memory import empty
+
 NpArray = npt.NDArray[Any]
 
 _BLOCK = 128
@@ -23,7 +25,7 @@ def causal_scores(q: NpArray, k: NpArray, scale: float) -> NpArray:
     batch, n_query, n_heads, _ = q.shape
     n_key, n_kv_heads = k.shape[1:3]
     queries, keys = _queries(q, n_kv_heads, scale), _transposed(k)
-    scores = np.empty((batch, n_kv_heads, n_heads // n_kv_heads, n_query, n_key), q.dtype)
+    scores = empty((batch, n_kv_heads, n_heads // n_kv_heads, n_query, n_key), q.dtype)
     for start, stop, seen in _blocks(n_query, n_key):
         block = scores[..., start:stop, :]
         np.matmul(queries[..., start:stop, :], keys[:, :, None, :, :seen], out=block[..., :seen])
@@ -35,7 +37,7 @@ def causal_scores(q: NpArray, k: NpArray, scale: float) -> NpArray:
 def attention_pattern(scores: NpArray, *, reuse: bool, masked: bool) -> NpArray:
     """Normalize what is visible: see `mi_ref.ops.attention_pattern`."""
     n_query, n_key = scores.shape[-2:]
-    pattern = scores if reuse else np.empty(scores.shape, scores.dtype)
+    pattern = scores if reuse else empty(scores.shape, scores.dtype)
     for start, stop, seen in _blocks(n_query, n_key):
         hidden = scores[..., start:stop, seen:]
         if hidden.size and not masked and hidden.max() != -np.inf:
@@ -116,7 +118,7 @@ def _empty_heads(
 ) -> NpArray:
     """Return [b, kv_head, group, d, p] whose memory lies as [kv_head, group, d, b, p]."""
     shape = (n_kv_heads, n_heads // n_kv_heads, d_head, batch, n_pos)
-    return np.empty(shape, dtype).transpose(3, 0, 1, 2, 4)
+    return empty(shape, dtype).transpose(3, 0, 1, 2, 4)
 
 
 def _joined(z: NpArray) -> NpArray:

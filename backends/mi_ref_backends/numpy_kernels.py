@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mi_ref_backends.numpy_erf import erf
+from mi_ref_backends.numpy_memory import empty, empty_like
 
 NpArray = npt.NDArray[Any]
 
@@ -31,11 +32,11 @@ _CHUNK = 1 << 15
 def lay_out(x: NpArray, like: NpArray | None) -> NpArray:
     """Copy if the order differs: see `mi_ref.ops.lay_out`."""
     if like is None:
-        like = np.empty((x.shape[-1], *x.shape[:-1]), x.dtype)
+        like = empty((x.shape[-1], *x.shape[:-1]), x.dtype)
         like = like.transpose(*range(1, x.ndim), 0)
     if x.strides == like.strides:
         return x
-    out = np.empty_like(like)
+    out = empty_like(like)
     out[...] = x
     return out
 
@@ -63,14 +64,15 @@ def unembed(x: NpArray, weight: NpArray) -> NpArray:
         # Transposing few rows costs less than the slower product would.
         logits = np.ascontiguousarray(_product(weight, columns).T)
     else:
-        logits = columns.T @ weight.T
+        logits = empty((columns.shape[1], len(weight)), columns.dtype)
+        np.matmul(columns.T, weight.T, out=logits)
     return logits.reshape(*x.shape[:-1], weight.shape[0])
 
 
 def _product(weight: NpArray, columns: NpArray) -> NpArray:
     d_out, d_in = weight.shape
     if columns.shape[1] > _FEW_TOKENS or d_out % _PANEL or not weight.flags.c_contiguous:
-        return weight @ columns
+        return np.matmul(weight, columns, out=empty((d_out, columns.shape[1]), columns.dtype))
     # For few columns OpenBLAS is at its best on panels that its small-matrix kernels take.
     panels = weight.reshape(d_out // _PANEL, _PANEL, d_in) @ columns
     return panels.reshape(d_out, columns.shape[1])
@@ -80,7 +82,7 @@ def rms_scale(x: NpArray, eps: float) -> NpArray:
     """Return the denominator: see `mi_ref.ops.rms_scale`."""
     # Halves upon halves, because NumPy's own sum adds in an order that depends on the strides: it
     # would round differently for one position and for many, and badly for feature-major arrays.
-    addends = x * x
+    addends = np.multiply(x, x, out=empty_like(x))
     while (n := addends.shape[-1]) > 1:
         left = addends[..., : n // 2]
         left += addends[..., n // 2 : n - n % 2]
@@ -96,7 +98,7 @@ def rms_scale(x: NpArray, eps: float) -> NpArray:
 
 def rms_norm(x: NpArray, weight: NpArray, eps: float) -> NpArray:
     """Norm in one new array: see `mi_ref.ops.rms_norm`."""
-    normed = x / rms_scale(x, eps)
+    normed = np.divide(x, rms_scale(x, eps), out=empty_like(x))
     normed *= weight
     return normed
 
@@ -114,7 +116,7 @@ def gate(pre: NpArray, pre_linear: NpArray, name: str, *, reuse: bool) -> NpArra
         gated = function(pre)
         gated *= pre_linear
         return gated
-    out = pre if reuse else np.empty_like(pre)
+    out = pre if reuse else empty_like(pre)
     target = _flat(out)
     assert target is not None
     for start in range(0, flat.size, _CHUNK):
@@ -179,7 +181,7 @@ def rotate(x: NpArray, cos: NpArray, sin: NpArray, *, reuse: bool) -> NpArray:
     lower -= second * sin
     upper = second * cos
     upper += first * sin
-    out = x if reuse else np.empty_like(x)
+    out = x if reuse else empty_like(x)
     out[..., :half] = lower
     out[..., half:] = upper
     return out

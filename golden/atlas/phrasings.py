@@ -7,11 +7,13 @@ in the answer, which makes each of them a prompt once the answer is cut off.
 
 CLAUSES: dict[str, tuple[str, ...]] = {
     "capital": (
+        # "the capital of ... is" goes on with the name and nothing else: no "called", no "the city
+        # of". So the most natural prompt has one answer.
         "the capital of {country} is {capital}",
         "the capital of {country} is {capital}",
         "the capital city of {country} is {capital}",
-        "the capital of {country} is called {capital}",
-        "the capital of {country} is the city of {capital}",
+        "the city called {capital} is the capital of {country}",
+        "people call the capital of {country} {capital}",
         "the name of the capital of {country} is {capital}",
         "the city chosen as the capital of {country} is {capital}",
         "{possessive} capital is {capital}",
