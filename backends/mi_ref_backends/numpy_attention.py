@@ -18,6 +18,8 @@ from mi_ref_backends.numpy_memory import empty
 NpArray = npt.NDArray[Any]
 
 _BLOCK = 128
+# Elements that are worked on while they stay in a core's cache.
+_CHUNK = 1 << 16
 
 
 def causal_scores(q: NpArray, k: NpArray, scale: float) -> NpArray:
@@ -42,9 +44,7 @@ def attention_pattern(scores: NpArray, *, reuse: bool, masked: bool) -> NpArray:
         hidden = scores[..., start:stop, seen:]
         if hidden.size and not masked and hidden.max() != -np.inf:
             seen = n_key
-        for index in np.ndindex(scores.shape[:-2]):
-            rows = scores[index][start:stop, :seen]
-            _softmax(rows, pattern[index][start:stop, :seen])
+        _softmax(scores[..., start:stop, :seen], pattern[..., start:stop, :seen])
         pattern[..., start:stop, seen:] = 0
     return pattern
 
@@ -65,18 +65,19 @@ def mix_values(pattern: NpArray, v: NpArray, *, masked: bool) -> NpArray:
 
 
 def causal_attention(q: NpArray, k: NpArray, v: NpArray, scale: float) -> NpArray:
-    """Attend block by block, a key head at a time: see `mi_ref.ops.causal_attention`."""
+    """Attend block by block, some heads at a time: see `mi_ref.ops.causal_attention`."""
     batch, n_query, n_heads, d_head = q.shape
     n_key, n_kv_heads = k.shape[1:3]
     queries, keys, values = _queries(q, n_kv_heads, scale), _transposed(k), _transposed(v)
     z = _empty_heads(batch, n_query, n_kv_heads, n_heads, d_head, v.dtype)
     for start, stop, seen in _blocks(n_query, n_key):
-        for head in range(n_kv_heads):
-            block = queries[:, head, :, start:stop] @ keys[:, head, None, :, :seen]
+        step = max(1, _CHUNK * n_kv_heads // (n_heads * (stop - start) * seen))
+        for first in range(0, n_kv_heads, step):
+            heads = slice(first, first + step)
+            block = queries[:, heads, :, start:stop] @ keys[:, heads, None, :, :seen]
             _mask(block)
-            for index in np.ndindex(block.shape[:2]):
-                _softmax(block[index], block[index])
-            z[:, head, ..., start:stop] = values[:, head, None, :, :seen] @ block.mT
+            _softmax(block, block)
+            z[:, heads, ..., start:stop] = values[:, heads, None, :, :seen] @ block.mT
     return _joined(z)
 
 
@@ -88,6 +89,10 @@ def softmax(x: NpArray, *, reuse: bool) -> NpArray:
 
 
 def _softmax(x: NpArray, out: NpArray) -> None:
+    if x.size > _CHUNK and x.ndim > 2:
+        for part, target in zip(x, out, strict=True):
+            _softmax(part, target)
+        return
     np.subtract(x, x.max(axis=-1, keepdims=True), out=out)
     np.exp(out, out=out)
     out /= out.sum(axis=-1, keepdims=True)

@@ -62,7 +62,8 @@ def unembed(x: NpArray, weight: NpArray) -> NpArray:
     columns = np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T)
     if columns.shape[1] <= _BLOCK:
         # Transposing few rows costs less than the slower product would.
-        logits = np.ascontiguousarray(_product(weight, columns).T)
+        logits = empty((columns.shape[1], len(weight)), columns.dtype)
+        logits[...] = _product(weight, columns).T
     else:
         logits = empty((columns.shape[1], len(weight)), columns.dtype)
         np.matmul(columns.T, weight.T, out=logits)
@@ -74,8 +75,10 @@ def _product(weight: NpArray, columns: NpArray) -> NpArray:
     if columns.shape[1] > _FEW_TOKENS or d_out % _PANEL or not weight.flags.c_contiguous:
         return np.matmul(weight, columns, out=empty((d_out, columns.shape[1]), columns.dtype))
     # For few columns OpenBLAS is at its best on panels that its small-matrix kernels take.
-    panels = weight.reshape(d_out // _PANEL, _PANEL, d_in) @ columns
-    return panels.reshape(d_out, columns.shape[1])
+    product = empty((d_out, columns.shape[1]), columns.dtype)
+    panels = product.reshape(d_out // _PANEL, _PANEL, columns.shape[1])
+    np.matmul(weight.reshape(d_out // _PANEL, _PANEL, d_in), columns, out=panels)
+    return product
 
 
 def rms_scale(x: NpArray, eps: float) -> NpArray:
