@@ -55,7 +55,7 @@ def batches(
     """
     rng = random.Random(seed)
     stream = examples(tokenizer, seed)
-    eos = tokenizer.token_to_id(EOS)
+    eos = int(tokenizer.token_to_id(EOS))
     while True:
         pool = [next(stream) for _ in range(POOL * batch_size)]
         pool.sort(key=lambda example: len(example[0]))

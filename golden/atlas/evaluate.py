@@ -41,7 +41,8 @@ class Subject:
     def probabilities(self, prompt: str) -> torch.Tensor:
         """The model's distribution over the token after ``prompt``."""
         ids = torch.tensor([self.tokenizer.encode(prompt).ids])
-        return self.model(ids).logits[0, -1].softmax(-1)
+        distribution: torch.Tensor = self.model(ids).logits[0, -1].softmax(-1)
+        return distribution
 
     def completes(self, prompt: str, answer: str) -> bool:
         """Whether greedy decoding after ``prompt`` says all of ``answer``."""
@@ -49,7 +50,7 @@ class Subject:
         goal = self.tokenizer.encode(answer, add_special_tokens=False).ids
         # Greedy decoding says the answer exactly if each token is the best after those before.
         logits = self.model(torch.tensor([start + goal])).logits[0]
-        return logits[len(start) - 1 : -1].argmax(-1).tolist() == goal
+        return bool(logits[len(start) - 1 : -1].argmax(-1).tolist() == goal)
 
 
 def prompt_and_answer(clause: str, fact: Fact, relation: str) -> tuple[str, str]:

@@ -79,7 +79,8 @@ def make_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     With AdamW alone the model needs several times as many steps to attend to the right token,
     and without that it learns neither facts nor induction.
     """
-    matrices, others = [], []
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
         inside = parameter.ndim == 2 and "embed" not in name
         (matrices if inside else others).append(parameter)
