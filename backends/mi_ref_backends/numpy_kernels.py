@@ -22,9 +22,7 @@ from mi_ref_backends.numpy_memory import empty, empty_like
 
 NpArray = npt.NDArray[Any]
 
-_FEW_TOKENS = 16
-_PANEL = 32
-_BLOCK = 128
+_FEW_ROWS = 128
 # Elements that are worked on while they stay in a core's cache.
 _CHUNK = 1 << 15
 
@@ -60,7 +58,7 @@ def unembed(x: NpArray, weight: NpArray) -> NpArray:
     """Multiply into logits that lie row by row, as they are read: see `mi_ref.ops.unembed`."""
     # One order, whatever the rows come in: a lens on some of them gives the bits of a whole pass.
     columns = np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T)
-    if columns.shape[1] <= _BLOCK:
+    if columns.shape[1] <= _FEW_ROWS:
         # Transposing few rows costs less than the slower product would.
         logits = empty((columns.shape[1], len(weight)), columns.dtype)
         logits[...] = _product(weight, columns).T
@@ -71,14 +69,8 @@ def unembed(x: NpArray, weight: NpArray) -> NpArray:
 
 
 def _product(weight: NpArray, columns: NpArray) -> NpArray:
-    d_out, d_in = weight.shape
-    if columns.shape[1] > _FEW_TOKENS or d_out % _PANEL or not weight.flags.c_contiguous:
-        return np.matmul(weight, columns, out=empty((d_out, columns.shape[1]), columns.dtype))
-    # For few columns OpenBLAS is at its best on panels that its small-matrix kernels take.
-    product = empty((d_out, columns.shape[1]), columns.dtype)
-    panels = product.reshape(d_out // _PANEL, _PANEL, columns.shape[1])
-    np.matmul(weight.reshape(d_out // _PANEL, _PANEL, d_in), columns, out=panels)
-    return product
+    out = empty((weight.shape[0], columns.shape[1]), columns.dtype)
+    return np.matmul(weight, columns, out=out)
 
 
 def rms_scale(x: NpArray, eps: float) -> NpArray:

@@ -23,11 +23,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from .batches import IGNORED, batches
 from .evaluate import report
+from .induction import teach_induction
 from .tokenizer import BOS, EOS, train_tokenizer
 
 OUT = Path(__file__).parents[2] / "mi_ref" / "models" / "atlas"
 SEED = 0
-N_THREADS = 1  # matrices this small gain little from a second thread
 STEPS = 4500
 WARMUP = 100
 BATCH_SIZE = 32
@@ -165,16 +165,33 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, config: dict[str, Any], 
         (out / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def reload(folder: Path) -> LlamaForCausalLM:
+    """Load the rounded model that `save` wrote, in float32."""
+    model: LlamaForCausalLM = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.train()
+
+
 def main() -> None:
     """Parse the command line and make the model."""
     parser = argparse.ArgumentParser(description="Train the bundled model atlas.")
-    parser.add_argument("--steps", type=int, default=STEPS, help="batches to train on")
     parser.add_argument("--out", type=Path, default=OUT, help="the folder to write")
+    parser.add_argument(
+        "--first-stage", type=Path, help="folder of a first stage to go on from, instead of its own"
+    )
     arguments = parser.parse_args()
-    torch.set_num_threads(N_THREADS)
     tokenizer = train_tokenizer(VOCAB_SIZE)
     config = make_config(tokenizer)
-    save(train(tokenizer, config, arguments.steps), tokenizer, config, arguments.out)
+    first = arguments.first_stage
+    if first is None:
+        first = arguments.out
+        torch.set_num_threads(1)  # matrices this small gain little from a second thread
+        save(train(tokenizer, config, STEPS), tokenizer, config, first)
+    torch.set_num_threads(2)
+    torch.manual_seed(SEED)
+    # From the rounded weights, so that the second stage can be run again on its own.
+    model = reload(first)
+    teach_induction(model, make_optimizers(model), tokenizer, SEED + 2)
+    save(model, tokenizer, config, arguments.out)
     print(report(arguments.out))
 
 
