@@ -172,11 +172,11 @@ def rotate(x: NpArray, cos: NpArray, sin: NpArray, *, reuse: bool) -> NpArray:
     half = cos.shape[-1]
     cos, sin = cos[:, None, :], sin[:, None, :]
     first, second = x[..., :half], x[..., half:]
-    lower = first * cos
-    lower -= second * sin
-    upper = second * cos
-    upper += first * sin
+    first_sin, second_sin = first * sin, second * sin
     out = x if reuse else empty_like(x)
-    out[..., :half] = lower
-    out[..., half:] = upper
+    lower, upper = out[..., :half], out[..., half:]
+    np.multiply(first, cos, out=lower)
+    lower -= second_sin
+    np.multiply(second, cos, out=upper)
+    upper += first_sin
     return out
