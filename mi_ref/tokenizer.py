@@ -227,12 +227,11 @@ def _load(
 ) -> _Loaded:
     from tokenizers import Tokenizer as Backend
 
-    spec = _read_json(tokenizer_json)
     config = {} if tokenizer_config is None else _read_json(tokenizer_config)
     try:
         backend = Backend.from_file(str(tokenizer_json))
     except Exception as error:  # the library raises Exception itself, nothing narrower
-        raise TokenError(f"{tokenizer_json} is not a tokenizer: {error}; fetch it again") from error
+        raise TokenError(f"{tokenizer_json} is no tokenizer: {error}; fetch it again") from error
     backend.no_truncation()
     backend.no_padding()
 
@@ -250,7 +249,9 @@ def _load(
     prefix = around.ids[: inside[0] if inside else None]
     suffix = around.ids[inside[-1] + 1 :] if inside else []
     backend.post_processor = None  # it would also trim the spaces off the offsets
-    steps = json.dumps([spec.get("pre_tokenizer"), spec.get("decoder")], ensure_ascii=False)
+    # Each step as its own JSON; the whole file's would take longer to parse than to use.
+    states = [step.__getstate__() for step in (backend.pre_tokenizer, backend.decoder) if step]
+    steps = b"".join(states).decode()
     return _Loaded(
         backend=backend,
         byte_level='"ByteLevel"' in steps,

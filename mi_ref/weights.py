@@ -213,10 +213,10 @@ def _decode(raw: HostArray, stored: str, dtype: np.dtype[Any]) -> HostArray:
 
 
 def _check_finite(flat: HostArray, name: str) -> None:
-    # The sum is not finite if any term is not: one pass without a temporary. A finite tensor whose
-    # sum overflows is looked at closely.
+    # The sum of squares is not finite if any term is not: one pass without a temporary, on all
+    # cores. A finite tensor whose sum overflows is looked at closely.
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(flat.sum()):
+        if np.isfinite(flat @ flat):
             return
     bad = np.flatnonzero(~np.isfinite(flat))
     if bad.size:

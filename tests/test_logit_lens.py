@@ -281,7 +281,7 @@ def test_plot_holds_the_numbers_and_touches_no_global_state(lens: LogitLens) -> 
     assert shown[0, 2] == lens[0, 2].target.probability
     texts = [text.get_text() for text in axes.texts]
     assert len(texts) == shown.size
-    assert texts[2] == "␣of"
+    assert texts[2] == lens[0, 2].top[0].token.replace(" ", "␣")
     assert [label.get_text() for label in axes.get_xticklabels()][4] == "␣France"
     assert dict(mpl.rcParams) == before
 
