@@ -14,10 +14,10 @@ lint: .venv/dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 golden: .venv/golden
-	$(BIN)/python golden/make_golden.py
+	$(BIN)/python -m golden.make_golden
 
 golden-check: .venv/golden
-	$(BIN)/python golden/make_golden.py --check
+	$(BIN)/python -m golden.make_golden --check
 
 atlas: .venv/golden
 	$(BIN)/python -m golden.atlas.make_atlas

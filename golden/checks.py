@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from capture import Arrays
 from torch import nn
+
+from golden.capture import Arrays
 
 IDENTITY_TOLERANCE = 1e-13
 NON_UNIFORM = 0.3

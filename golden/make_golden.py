@@ -1,4 +1,4 @@
-"""Write the golden folders: ``python golden/make_golden.py [--check] [CASE ...]``.
+"""Write the golden folders: ``python -m golden.make_golden [--check] [CASE ...]``.
 
 Each folder holds a tiny random model as the Hub would and every activation that transformers
 computes with it in true float64. See ``README.md``.
@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from capture import Arrays, capture, true_float64
-from cases import CASES, Case
-from checks import check_identities, check_rope, relative_error, worst_error
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
+
+from golden.capture import Arrays, capture, true_float64
+from golden.cases import CASES, Case
+from golden.checks import check_identities, check_rope, relative_error, worst_error
 
 GOLDEN = Path(__file__).parent
 FILES = ("config_hub.json", "config.json", "model.safetensors", "expected.safetensors")

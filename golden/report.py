@@ -1,6 +1,6 @@
 """Print how far ``mi_ref`` is from HuggingFace in each golden case; needs neither torch nor it.
 
-Run it from anywhere: ``python golden/report.py [--backend NAME]``.
+Run it from the root of the repository: ``python -m golden.report [--backend NAME]``.
 """
 
 from __future__ import annotations

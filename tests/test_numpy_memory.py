@@ -52,7 +52,7 @@ def test_what_a_run_captured_survives_every_later_run() -> None:
     logits = np.array(run.logits)
     for seed in range(3):
         model.run(np.random.default_rng(seed).integers(0, 2000, (1, 120)), capture=["*"])
-    assert np.array_equal(run.logits, logits)
+    assert np.array_equal(np.array(run.logits), logits)
     for point, array in before.items():
         assert (run[point] == array).all(), point
 

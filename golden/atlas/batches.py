@@ -9,7 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from .corpus import documents, repeated_tokens
-from .tokenizer import BOS, EOS, ordinary_ids
+from .tokenizer import BOS, EOS, ordinary_ids, special_id
 
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 REPEATED_SHARE = 0.15
@@ -27,7 +27,7 @@ def examples(tokenizer: Tokenizer, seed: int) -> Iterator[Example]:
     rng = random.Random(seed)
     texts = documents(seed)
     vocabulary = ordinary_ids(tokenizer)
-    bos, eos = tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)
+    bos, eos = special_id(tokenizer, BOS), special_id(tokenizer, EOS)
     while True:
         if rng.random() < REPEATED_SHARE:
             ids, start = repeated_tokens(rng, vocabulary, rng.randint(*REPEATED_LENGTHS))
@@ -55,7 +55,7 @@ def batches(
     """
     rng = random.Random(seed)
     stream = examples(tokenizer, seed)
-    eos = int(tokenizer.token_to_id(EOS))
+    eos = special_id(tokenizer, EOS)
     while True:
         pool = [next(stream) for _ in range(POOL * batch_size)]
         pool.sort(key=lambda example: len(example[0]))

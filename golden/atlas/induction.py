@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM
 
 from .batches import IGNORED, batches
-from .tokenizer import BOS, ordinary_ids
+from .tokenizer import BOS, ordinary_ids, special_id
 
 STEPS = 2000
 WARMUP = 40
@@ -39,7 +39,7 @@ def repeated_batches(
     """Endless batches of ``<|bos|>`` and a stretch of random tokens twice, with its length."""
     rng = random.Random(seed)
     vocabulary = ordinary_ids(tokenizer)
-    bos = int(tokenizer.token_to_id(BOS))
+    bos = special_id(tokenizer, BOS)
     while True:
         period = rng.randint(*PERIODS)
         copies = [rng.choices(vocabulary, k=period) for _ in range(rows)]

@@ -24,7 +24,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from .batches import IGNORED, batches
 from .evaluate import report
 from .induction import teach_induction
-from .tokenizer import BOS, EOS, train_tokenizer
+from .tokenizer import BOS, EOS, special_id, train_tokenizer
 
 OUT = Path(__file__).parents[2] / "mi_ref" / "models" / "atlas"
 SEED = 0
@@ -60,8 +60,8 @@ def make_config(tokenizer: Tokenizer) -> dict[str, Any]:
         "mlp_bias": False,
         "tie_word_embeddings": True,
         "initializer_range": 0.02,
-        "bos_token_id": tokenizer.token_to_id(BOS),
-        "eos_token_id": tokenizer.token_to_id(EOS),
+        "bos_token_id": special_id(tokenizer, BOS),
+        "eos_token_id": special_id(tokenizer, EOS),
         "torch_dtype": "bfloat16",
     }
 

@@ -41,6 +41,14 @@ def train_tokenizer(vocab_size: int, n_documents: int = 20_000, seed: int = 0) -
     return tokenizer
 
 
+def special_id(tokenizer: Tokenizer, token: str) -> int:
+    """The id of one of the special tokens, which every tokenizer made here has."""
+    number: int | None = tokenizer.token_to_id(token)
+    if number is None:
+        raise ValueError(f"The tokenizer has no token {token!r}.")
+    return number
+
+
 def ordinary_ids(tokenizer: Tokenizer) -> Sequence[int]:
     """Every token id except the special ones."""
     special = {tokenizer.token_to_id(BOS), tokenizer.token_to_id(EOS)}
