@@ -101,7 +101,7 @@ FAMILIES = {
 }
 
 
-class _Float64Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Float64Mode(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
@@ -122,7 +122,7 @@ def true_float64() -> Iterator[None]:
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        with _Float64Mode():  # type: ignore[no-untyped-call]
+        with _Float64Mode():
             yield
     finally:
         torch.set_default_dtype(default)

@@ -37,7 +37,7 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     """Build the model of a Hub-style config, in the float type that is current."""
     # A deep copy: transformers writes its defaults into the rope_scaling that it is given.
     keys = copy.deepcopy(dict(config))
-    model: nn.Module = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+    model: nn.Module = AutoModelForCausalLM.from_config(
         AutoConfig.for_model(keys.pop("model_type"), **keys),
         dtype=torch.get_default_dtype(),
         attn_implementation="eager",
@@ -172,7 +172,7 @@ def main() -> None:
         parser.error(f"no case named {', '.join(unknown)}; there are {', '.join(CASES)}")
     torch.set_num_threads(1)
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()
 
     print(f"{'case':28} {'hooks':>5} {'kB':>6} {'.double()':>9} {'float32':>9}")
     for name in options.cases or CASES:
