@@ -119,12 +119,10 @@ class HookPoints(Sequence[HookPoint]):
 def decoder_hook_points(cfg: DecoderConfig) -> HookPoints:
     """Return the hook points of a decoder."""
     absent: dict[Site, str] = {at.pos_embed: "positions enter by rotation, at rot_q and rot_k"}
-    before = [site for site in ALL_SITES if isinstance(site, GlobalSite)]
-    before, after = (
-        [site for site in before if site in (at.embed, at.pos_embed)],
-        [site for site in before if site not in (at.embed, at.pos_embed)],
-    )
+    first = ALL_SITES.index(at.resid_pre)
+    before = [site for site in ALL_SITES[:first] if isinstance(site, GlobalSite)]
     in_layer = [site for site in ALL_SITES if isinstance(site, LayerSite)]
+    after = [site for site in ALL_SITES[first:] if isinstance(site, GlobalSite)]
     order: list[Point] = [site for site in before if site not in absent]
     order += [site[n] for n in range(cfg.n_layers) for site in in_layer if site not in absent]
     order += after

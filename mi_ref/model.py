@@ -118,11 +118,13 @@ class Model(TextMethods, WeightViews):
         if logits not in ("all", "last", "none"):
             raise ValueError(f"logits={logits!r}: it is 'all', 'last' or 'none'.")
         finish = logits != "none" and layers.stop == self.cfg.n_layers
-        tokens = self.to_tokens(prompt, prepend_bos=prepend_bos) if start_at_layer is None else None
-        resid = self._residual(prompt, "start_at_layer") if tokens is None else None
-        shaped = tokens if tokens is not None else resid
-        assert shaped is not None
-        batch, n_pos = shaped.shape[:2]
+        tokens = resid = None
+        if start_at_layer is None:
+            tokens = self.to_tokens(prompt, prepend_bos=prepend_bos)
+            batch, n_pos = tokens.shape
+        else:
+            resid = self._residual(prompt, "start_at_layer")
+            batch, n_pos = resid.shape[:2]
         self._check_length(n_pos)
         sites: set[Site] = {at.embed} if tokens is not None else set()
         if finish:

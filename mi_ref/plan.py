@@ -216,6 +216,10 @@ class _NoTap(Tap):
         """Return False."""
         return False
 
+    def edits(self, site: Site) -> bool:
+        """Return False."""
+        return False
+
 
 NO_TAP = _NoTap()
 

@@ -11,11 +11,8 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from mi_ref_backends.numpy_memory import empty
-
-NpArray = npt.NDArray[Any]
+from mi_ref_backends.numpy_memory import NpArray, empty
 
 _BLOCK = 128
 # Elements that are worked on while they stay in a core's cache.

@@ -12,15 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mi_ref_backends.numpy_erf import erf
-from mi_ref_backends.numpy_memory import empty, empty_like
-
-NpArray = npt.NDArray[Any]
+from mi_ref_backends.numpy_memory import NpArray, empty, empty_like
 
 _FEW_ROWS = 128
 # Elements that are worked on while they stay in a core's cache.
@@ -30,8 +26,7 @@ _CHUNK = 1 << 15
 def lay_out(x: NpArray, like: NpArray | None) -> NpArray:
     """Copy if the order differs: see `mi_ref.ops.lay_out`."""
     if like is None:
-        like = empty((x.shape[-1], *x.shape[:-1]), x.dtype)
-        like = like.transpose(*range(1, x.ndim), 0)
+        return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, -1, 0)), 0, -1)
     if x.strides == like.strides:
         return x
     out = empty_like(like)
@@ -41,8 +36,7 @@ def lay_out(x: NpArray, like: NpArray | None) -> NpArray:
 
 def embed(table: NpArray, tokens: NpArray) -> NpArray:
     """Look up rows, feature-major: see `mi_ref.ops.embed`."""
-    rows = table[tokens.reshape(-1)]
-    return np.ascontiguousarray(rows.T).T.reshape(*tokens.shape, table.shape[1])
+    return lay_out(table[tokens], None)
 
 
 def linear(x: NpArray, weight: NpArray, bias: NpArray | None) -> NpArray:
@@ -58,12 +52,11 @@ def unembed(x: NpArray, weight: NpArray) -> NpArray:
     """Multiply into logits that lie row by row, as they are read: see `mi_ref.ops.unembed`."""
     # One order, whatever the rows come in: a lens on some of them gives the bits of a whole pass.
     columns = np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T)
+    logits = empty((columns.shape[1], len(weight)), columns.dtype)
     if columns.shape[1] <= _FEW_ROWS:
         # Transposing few rows costs less than the slower product would.
-        logits = empty((columns.shape[1], len(weight)), columns.dtype)
         logits[...] = _product(weight, columns).T
     else:
-        logits = empty((columns.shape[1], len(weight)), columns.dtype)
         np.matmul(columns.T, weight.T, out=logits)
     return logits.reshape(*x.shape[:-1], weight.shape[0])
 
