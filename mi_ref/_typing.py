@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 Array: TypeAlias = Any
@@ -14,8 +13,6 @@ DType: TypeAlias = Any
 
 Namespace: TypeAlias = Any
 """An array API namespace, the ``xp`` of the core code."""
-
-ArrayFunction: TypeAlias = Callable[..., Array]
 
 # The test suite loads jaxtyping before mi_ref and so has every annotation below checked; users
 # never pay for its import, because annotations are not evaluated.

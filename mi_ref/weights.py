@@ -127,11 +127,6 @@ class Weights:
         return digest.hexdigest()
 
 
-def read_headers(paths: Iterable[Path]) -> dict[str, TensorInfo]:
-    """Return dtype and shape of every tensor in some safetensors files, reading headers only."""
-    return {name: info for path in paths for name, info, _, _ in _read_header(path)}
-
-
 def _read_header(path: Path) -> list[tuple[str, TensorInfo, int, int]]:
     """Read name, info and absolute byte range of each tensor; refuse whatever does not add up."""
     size = path.stat().st_size

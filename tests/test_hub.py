@@ -19,7 +19,7 @@ from safetensors.numpy import save
 from mi_ref import hub
 from mi_ref.errors import HubError, WeightError
 from mi_ref.hub import find_checkpoint
-from mi_ref.weights import TensorInfo, read_headers
+from mi_ref.weights import TensorInfo, Weights
 
 CONFIG = b'{"model_type": "toy"}'
 SMALL = {"config.json": CONFIG, "tokenizer.json": b"{}", "tokenizer_config.json": b"{}"}
@@ -110,7 +110,7 @@ def test_download_of_shards(server: HubServer) -> None:
     found = find_checkpoint("org/two")
     assert [path.name for path in found.weights] == sorted(SHARDS)
     assert found.weight_map == WEIGHT_MAP
-    assert {name: info.shape for name, info in read_headers(found.weights).items()} == {
+    assert {name: info.shape for name, info in Weights(found.weights).info.items()} == {
         "a": (2,),
         "b": (3,),
     }
