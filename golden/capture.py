@@ -8,97 +8,21 @@ float32 in their own code.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.pytorch_utils import Conv1D
+
+from golden.capture_tables import FAMILIES, ORDER, Block
 
 Arrays = dict[str, np.ndarray[Any, np.dtype[np.float64]]]
-Site = tuple[str, str, Literal["in", "out"]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
-    """Where a model type computes what the hook points name.
-
-    Parameters
-    ----------
-    model, block : tuple of Site
-        (hook, module, its input or output); `block` hooks and modules are below a layer.
-    layers : str
-        The list of blocks.
-    norms, block_norms : Mapping
-        {norm as hooks spell it: module}.
-    attn : Mapping
-        The block's attention modules: "self", "q", "k", "v", "o".
-    order : tuple of str
-        A block's hooks as they come in the forward pass.
-    """
-
-    model: tuple[Site, ...]
-    block: tuple[Site, ...]
-    layers: str
-    norms: Mapping[str, str]
-    block_norms: Mapping[str, str]
-    attn: Mapping[str, str]
-    order: tuple[str, ...]
-
-
-_SEQUENTIAL_GATED = (
-    "hook_resid_pre",
-    "ln1.hook_scale",
-    "ln1.hook_normalized",
-    *(f"attn.hook_{name}" for name in ("in", "q", "k", "v", "rot_q", "rot_k")),
-    *(f"attn.hook_{name}" for name in ("attn_scores", "pattern", "z", "result", "out")),
-    "hook_attn_out",
-    "hook_resid_mid",
-    "ln2.hook_scale",
-    "ln2.hook_normalized",
-    *(f"mlp.hook_{name}" for name in ("in", "pre", "pre_linear", "post", "out")),
-    "hook_mlp_out",
-    "hook_resid_post",
-)
-
-FAMILIES = {
-    "llama": Family(
-        model=(
-            ("hook_embed", "model.embed_tokens", "out"),
-            ("unembed.hook_in", "lm_head", "in"),
-            ("unembed.hook_out", "lm_head", "out"),
-        ),
-        block=(
-            ("hook_resid_pre", "", "in"),
-            ("attn.hook_in", "self_attn", "in"),
-            ("attn.hook_out", "self_attn.o_proj", "out"),
-            ("hook_attn_out", "self_attn", "out"),
-            ("hook_resid_mid", "post_attention_layernorm", "in"),
-            ("mlp.hook_in", "mlp", "in"),
-            ("mlp.hook_pre", "mlp.gate_proj", "out"),
-            ("mlp.hook_pre_linear", "mlp.up_proj", "out"),
-            ("mlp.hook_post", "mlp.down_proj", "in"),
-            ("mlp.hook_out", "mlp.down_proj", "out"),
-            ("hook_mlp_out", "mlp", "out"),
-            ("hook_resid_post", "", "out"),
-        ),
-        layers="model.layers",
-        norms={"ln_final": "model.norm"},
-        block_norms={"ln1": "input_layernorm", "ln2": "post_attention_layernorm"},
-        attn={
-            "self": "self_attn",
-            "q": "self_attn.q_proj",
-            "k": "self_attn.k_proj",
-            "v": "self_attn.v_proj",
-            "o": "self_attn.o_proj",
-        },
-        order=_SEQUENTIAL_GATED,
-    )
-}
+Tensors = dict[str, Tensor]
 
 
 class _Float64Mode(TorchDispatchMode):
@@ -146,58 +70,141 @@ def capture(model: nn.Module, tokens: Tensor) -> Arrays:
     config: Any = model.config
     family = FAMILIES[config.model_type]
     blocks: Any = model.get_submodule(family.layers)
-    prefixes = [f"blocks.{layer}." for layer in range(len(blocks))]
-    seen: dict[str, Tensor] = {}
-    norm_inputs: dict[str, Tensor] = {}
-    norms = {name: model.get_submodule(path) for name, path in family.norms.items()}
+    watches = [_Watch(block, family.block(block), f"blocks.{i}.") for i, block in enumerate(blocks)]
+    seen: Tensors = {}
+    norm_inputs: Tensors = {}
+    ln_final = model.get_submodule(family.ln_final)
+    attended: dict[int, _Attended] = {}
 
     with ExitStack() as stack, torch.no_grad():
-        for hook, path, side in family.model:
-            stack.enter_context(_watch(model.get_submodule(path), side, seen, hook))
-        for prefix, block in zip(prefixes, blocks, strict=True):
-            for hook, path, side in family.block:
-                stack.enter_context(_watch(block.get_submodule(path), side, seen, prefix + hook))
-            for name in "qkv":
-                module = block.get_submodule(family.attn[name])
-                stack.enter_context(_watch(module, "out", seen, f"{prefix}attn.hook_{name}"))
-            for name, path in family.block_norms.items():
-                norms[prefix + name] = block.get_submodule(path)
-        for name, norm in norms.items():
-            stack.enter_context(_watch(norm, "in", norm_inputs, name))
-        stack.enter_context(_watch_attention(model, seen))
+        for hook, path, side in (
+            ("hook_embed", family.embed, "out"),
+            ("hook_pos_embed", family.pos_embed, "out"),
+            ("unembed.hook_in", "lm_head", "in"),
+            ("unembed.hook_out", "lm_head", "out"),
+        ):
+            if path is not None:
+                stack.enter_context(_keep(model.get_submodule(path), side, seen, hook))
+        for watch in watches:
+            watch.enter(stack)
+        stack.enter_context(_keep(ln_final, "in", norm_inputs, "ln_final"))
+        stack.enter_context(_keep_attention(model, attended))
         model(input_ids=tokens, use_cache=False)
 
     with torch.no_grad():
-        for name, norm in norms.items():
-            seen.update(_norm_points(name, norm, norm_inputs[name]))
-        for prefix, block in zip(prefixes, blocks, strict=True):
-            d_head = block.get_submodule(family.attn["self"]).head_dim
-            for name in "qkv":
-                flat = seen[f"{prefix}attn.hook_{name}"]
-                # [batch, pos, head * d_head] -> [batch, pos, head, d_head]
-                seen[f"{prefix}attn.hook_{name}"] = flat.reshape(*flat.shape[:-1], -1, d_head)
-            seen[prefix + "attn.hook_result"] = _result(
-                seen[prefix + "attn.hook_z"], block.get_submodule(family.attn["o"]).weight
-            )
+        if family.pos_embed is not None:
+            seen["hook_pos_embed"] = seen["hook_pos_embed"].expand_as(seen["hook_embed"])
+        seen |= norm_points("ln_final", ln_final, norm_inputs["ln_final"], family.unit_offset)
+        for layer, watch in enumerate(watches):
+            seen |= watch.points(attended[layer], family.unit_offset, family.rotary is not None)
+    return _in_order(seen, [watch.prefix for watch in watches])
 
-    order = ["hook_embed", *(prefix + hook for prefix in prefixes for hook in family.order)]
-    order += [
-        "ln_final.hook_scale",
-        "ln_final.hook_normalized",
-        "unembed.hook_in",
-        "unembed.hook_out",
-    ]
-    if set(order) != set(seen):
-        raise RuntimeError(f"points not captured or not ordered: {sorted(set(order) ^ set(seen))}")
-    return {hook: seen[hook].double().numpy().copy() for hook in order}
+
+class _Attended(NamedTuple):
+    """What the attention function of one layer was given and found."""
+
+    query: Tensor  # [batch, head, pos, d_head]
+    key: Tensor  # [batch, kv_head, pos, d_head]
+    value: Tensor  # [batch, kv_head, pos, d_head]
+    scores: Tensor  # [batch, head, query_pos, key_pos]
+    pattern: Tensor  # [batch, head, query_pos, key_pos]
+    z: Tensor  # [batch, pos, head, d_head]
+
+
+class _Watch:
+    """Keeps what passes in one block, and makes hook points of it after the run."""
+
+    def __init__(self, block: nn.Module, table: Block, prefix: str) -> None:
+        self.block, self.table, self.prefix = block, table, prefix
+        self.seen: Tensors = {}
+        self.inner: Tensors = {}
+        """Tensors that are no hook points: inputs of norms, outputs of fused projections."""
+
+    def enter(self, stack: ExitStack) -> None:
+        """Watch the block until `stack` is closed."""
+        get = self.block.get_submodule
+        for hook, (path, side) in self.table.sites().items():
+            stack.enter_context(_keep(get(path), side, self.seen, hook))
+        for name, path in self.table.norms.items():
+            stack.enter_context(_keep(get(path), "in", self.inner, name))
+        for modules, names in (
+            (self.table.attn, ("q", "k", "v", "qkv")),
+            (self.table.mlp, ("gate_up", "router")),
+        ):
+            for name in names:
+                if name in modules:
+                    stack.enter_context(_keep(get(modules[name]), "out", self.inner, name))
+        if "experts" in self.table.mlp:
+            stack.enter_context(_keep_routing(get(self.table.mlp["experts"]), self.inner))
+
+    def points(self, attended: _Attended, unit_offset: bool, rotary: bool) -> Tensors:
+        """Return {hook point: tensor} of the block."""
+        seen = self.seen | self._attention_points(attended, rotary)
+        if "gate_up" in self.table.mlp:
+            gate, up = self.inner["gate_up"].chunk(2, dim=-1)
+            seen |= {"mlp.hook_pre": gate, "mlp.hook_pre_linear": up}
+        if "router" in self.table.mlp:
+            seen |= self._router_points(seen["mlp.hook_in"].shape[:2])
+        for name, path in self.table.norms.items():
+            module, x = self.block.get_submodule(path), self.inner[name]
+            if not name.startswith("attn."):
+                seen |= norm_points(name, module, x, unit_offset)
+                continue
+            x = x.transpose(1, 2) if self.table.qk_norm == "heads first" else x
+            found = norm_points(name, module, x, unit_offset)
+            if self.table.qk_norm == "whole":
+                # [batch, pos, 1 or head * d_head] -> [batch, pos, 1 or head, 1 or d_head]
+                d_head = attended.query.shape[-1]
+                found = {
+                    hook: value.unflatten(-1, (-1, min(d_head, value.shape[-1])))
+                    for hook, value in found.items()
+                }
+            seen |= found
+        return {self.prefix + hook: value for hook, value in seen.items()}
+
+    def _attention_points(self, attended: _Attended, rotary: bool) -> Tensors:
+        query, key, value, scores, pattern, z = attended
+        projected = self._projections(query.shape[1], key.shape[1], query.shape[-1])
+        # [batch, head, pos, d_head] -> [batch, pos, head, d_head]
+        rotated = {"rot_q": query.transpose(1, 2), "rot_k": key.transpose(1, 2)}
+        same = [(projected["v"], value.transpose(1, 2))]
+        if not rotary:
+            same += [(projected["q"], rotated.pop("rot_q")), (projected["k"], rotated.pop("rot_k"))]
+        if not all(map(torch.equal, *zip(*same, strict=True))):
+            raise RuntimeError(f"{self.prefix}attn: attention did not get what was projected")
+        named = projected | rotated | {"attn_scores": scores, "pattern": pattern, "z": z}
+        named["result"] = _result(z, self.block.get_submodule(self.table.attn["o"]))
+        return {f"attn.hook_{name}": value for name, value in named.items()}
+
+    def _projections(self, n_heads: int, n_kv_heads: int, d_head: int) -> Tensors:
+        if "qkv" not in self.inner:
+            # [batch, pos, head * d_head] -> [batch, pos, head, d_head]
+            return {name: self.inner[name].unflatten(-1, (-1, d_head)) for name in "qkv"}
+        fused = self.inner["qkv"]
+        if self.table.qkv_by_head:
+            parts = fused.unflatten(-1, (n_heads, 3, d_head)).unbind(-2)
+        else:
+            heads = fused.unflatten(-1, (-1, d_head))
+            parts = heads.split([n_heads, n_kv_heads, n_kv_heads], dim=-2)
+        return dict(zip("qkv", parts, strict=True))
+
+    def _router_points(self, shape: torch.Size) -> Tensors:
+        logits = self.inner["router"]
+        chosen = self.inner["chosen_weights"]
+        weights = chosen.new_zeros(logits.shape).scatter(-1, self.inner["chosen"], chosen)
+        # [batch * pos, expert] -> [batch, pos, expert]
+        return {
+            "mlp.hook_router_logits": logits.unflatten(0, shape),
+            "mlp.hook_expert_weights": weights.unflatten(0, shape),
+        }
 
 
 @contextmanager
-def _watch(module: nn.Module, side: str, into: dict[str, Tensor], hook: str) -> Iterator[None]:
+def _keep(module: nn.Module, side: str, into: Tensors, name: str) -> Iterator[None]:
     def keep(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         # Blocks pass the residual stream by position, attention takes it by keyword.
         value = output if side == "out" else (args[0] if args else kwargs["hidden_states"])
-        into[hook] = value[0] if isinstance(value, tuple) else value
+        into[name] = value[0] if isinstance(value, tuple) else value
 
     handle = module.register_forward_hook(keep, with_kwargs=True)
     try:
@@ -207,7 +214,19 @@ def _watch(module: nn.Module, side: str, into: dict[str, Tensor], hook: str) -> 
 
 
 @contextmanager
-def _watch_attention(model: nn.Module, into: dict[str, Tensor]) -> Iterator[None]:
+def _keep_routing(experts: nn.Module, into: Tensors) -> Iterator[None]:
+    def keep(_: nn.Module, args: tuple[Any, ...]) -> None:
+        _, into["chosen"], into["chosen_weights"] = args
+
+    handle = experts.register_forward_pre_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _keep_attention(model: nn.Module, into: dict[int, _Attended]) -> Iterator[None]:
     source = sys.modules[type(model).__module__]
     eager: Callable[..., tuple[Tensor, Tensor]] = source.eager_attention_forward
     softmax = nn.functional.softmax
@@ -224,30 +243,47 @@ def _watch_attention(model: nn.Module, into: dict[str, Tensor]) -> Iterator[None
         with patch.object(nn.functional, "softmax", spy):
             z, pattern = eager(module, query, key, value, mask, **kwargs)
         (score,) = scores
-        prefix = f"blocks.{module.layer_idx}.attn."
-        # [batch, head, pos, d_head] -> [batch, pos, head, d_head]
-        into[prefix + "hook_rot_q"] = query.transpose(1, 2)
-        into[prefix + "hook_rot_k"] = key.transpose(1, 2)
         # transformers masks by adding the dtype's lowest finite number.
-        into[prefix + "hook_attn_scores"] = score.masked_fill(mask < 0, -torch.inf)
-        into[prefix + "hook_pattern"] = pattern
-        into[prefix + "hook_z"] = z
+        score = score.masked_fill(mask < 0, -torch.inf)
+        into[module.layer_idx] = _Attended(query, key, value, score, pattern, z)
         return z, pattern
 
     with patch.object(source, "eager_attention_forward", watched):
         yield
 
 
-def _norm_points(name: str, norm: nn.Module, x: Tensor) -> dict[str, Tensor]:
-    # Derived: the module never shows these. Normalized is the module itself with unit gain; scale
-    # is what makes x = scale * normalized, by least squares over the row.
-    ones = {key: torch.ones_like(value) for key, value in norm.named_parameters()}
-    normalized: Tensor = torch.func.functional_call(norm, ones, (x,))
+def norm_points(name: str, norm: nn.Module, x: Tensor, unit_offset: bool) -> Tensors:
+    """Return the hook points of one norm, which its module never shows.
+
+    Normalized is the module itself with unit gain and no bias; scale is what makes
+    x = scale * normalized, by least squares over the row. A layer norm also centres x, which
+    changes nothing here: a centred row has no product with a constant.
+    """
+    neutral = {
+        key: torch.zeros_like(value) if unit_offset or key == "bias" else torch.ones_like(value)
+        for key, value in norm.named_parameters()
+    }
+    normalized: Tensor = torch.func.functional_call(norm, neutral, (x,))
     scale = (x * normalized).sum(-1, keepdim=True) / normalized.square().sum(-1, keepdim=True)
     return {f"{name}.hook_scale": scale, f"{name}.hook_normalized": normalized}
 
 
-def _result(z: Tensor, weight: Tensor) -> Tensor:
-    # Derived: o_proj multiplies all heads at once. weight is [d_model, head * d_head].
-    per_head = weight.reshape(-1, *z.shape[2:])
+def out_by_in(linear: Any) -> Tensor:
+    """Return the weight of a linear module as ``[out, in]``; GPT-2 stores the transpose."""
+    weight: Tensor = linear.weight.T if isinstance(linear, Conv1D) else linear.weight
+    return weight
+
+
+def _result(z: Tensor, o: nn.Module) -> Tensor:
+    # Derived: o multiplies all heads at once. Its weight is [d_model, head * d_head].
+    per_head = out_by_in(o).reshape(-1, *z.shape[2:])
     return torch.einsum("bphd,mhd->bphm", z, per_head)
+
+
+def _in_order(seen: Tensors, prefixes: list[str]) -> Arrays:
+    order = ["hook_embed", "hook_pos_embed", *(p + hook for p in prefixes for hook in ORDER)]
+    order += ["ln_final.hook_scale", "ln_final.hook_normalized"]
+    order += ["unembed.hook_in", "unembed.hook_out"]
+    if unknown := sorted(set(seen) - set(order)):
+        raise RuntimeError(f"points without a place in the order: {unknown}")
+    return {hook: seen[hook].double().numpy().copy() for hook in order if hook in seen}

@@ -24,10 +24,14 @@ import transformers
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
 
 from golden.capture import Arrays, capture, true_float64
-from golden.cases import CASES, Case
-from golden.checks import check_identities, check_rope, relative_error, worst_error
+from golden.capture_tables import FAMILIES
+from golden.case import Case
+from golden.cases import CASES
+from golden.check_rope import check_rope
+from golden.checks import check_identities, check_logits, relative_error, worst_error
 
 GOLDEN = Path(__file__).parent
 FILES = ("config_hub.json", "config.json", "model.safetensors", "expected.safetensors")
@@ -41,6 +45,7 @@ def build(config: Mapping[str, Any]) -> nn.Module:
         AutoConfig.for_model(keys.pop("model_type"), **keys),
         dtype=torch.get_default_dtype(),
         attn_implementation="eager",
+        experts_implementation="eager",
     )
     return model.eval()
 
@@ -52,25 +57,40 @@ def randomise(model: nn.Module, rng: np.random.Generator) -> None:
     norm gains one, which hides most mistakes. The gains here give scores a spread of about two;
     embeddings stay small so that a wrong epsilon shows even in float32.
     """
+    config: Any = model.config
+    unit_offset = FAMILIES[config.model_type].unit_offset
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
             noise = rng.standard_normal(tuple(parameter.shape))
-            if "norm" in name:
-                value = 1.0 + 0.3 * noise
-            elif name.endswith("bias"):
+            module = model.get_submodule(name.rpartition(".")[0])
+            if name.endswith("bias"):
                 value = 0.5 * noise
-            elif "embed" in name:
-                value = 0.3 * noise
+            elif "Norm" in type(module).__name__:
+                value = 0.3 * noise if unit_offset else 1.0 + 0.3 * noise
+            elif isinstance(module, nn.Embedding):
+                # Families with a unit offset multiply the embedding by the root of its width.
+                value = 0.3 * noise / (np.sqrt(noise.shape[1]) if unit_offset else 1.0)
             else:
-                gain = 1.5 if "q_proj" in name or "k_proj" in name else 1.0
-                value = gain * noise / np.sqrt(parameter.shape[1])
+                fan_in = parameter.shape[0 if isinstance(module, Conv1D) else -1]
+                value = _gain(name) * noise / np.sqrt(fan_in)
             parameter.copy_(torch.from_numpy(value).to(torch.bfloat16))
+
+
+def _gain(name: str) -> float:
+    if name.endswith("mlp.gate.weight"):
+        return 2.0  # a router: its experts must differ clearly
+    scored = ("q_proj", "k_proj", "qkv_proj", "c_attn", "query_key_value")
+    return 1.5 if any(projection in name for projection in scored) else 1.0
 
 
 def load(folder: Path, dtype: torch.dtype, config: Any = None) -> nn.Module:
     """Load a folder as a user of transformers would."""
     model: nn.Module = AutoModelForCausalLM.from_pretrained(
-        folder, config=config, dtype=dtype, attn_implementation="eager"
+        folder,
+        config=config,
+        dtype=dtype,
+        attn_implementation="eager",
+        experts_implementation="eager",
     )
     return model.eval()
 
@@ -99,8 +119,8 @@ def write_case(case: Case, folder: Path) -> str:
         randomise(model, rng)
         arrays = capture(model, tokens)
         check_rope(model, tokens.shape[1])
-    weights = {name: value.detach().numpy() for name, value in model.named_parameters()}
-    check_identities(arrays, weights)
+        check_logits(model, tokens, arrays)
+        check_identities(model, tokens, arrays)
     _save_pretrained(model, folder)
     _check_reload(folder, tokens, arrays)
 

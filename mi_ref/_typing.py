@@ -17,8 +17,8 @@ Namespace: TypeAlias = Any
 # The test suite loads jaxtyping before mi_ref and so has every annotation below checked; users
 # never pay for its import, because annotations are not evaluated.
 if TYPE_CHECKING or "jaxtyping" in sys.modules:
-    from jaxtyping import Float as Float, Int as Int
+    from jaxtyping import Bool as Bool, Float as Float, Int as Int
 
     Residual: TypeAlias = Float[Array, "batch pos d_model"]
 else:
-    Float = Int = Residual = object
+    Bool = Float = Int = Residual = object

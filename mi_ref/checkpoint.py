@@ -16,6 +16,7 @@ from mi_ref.weights import TensorInfo
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json", "tokenizer_config.json"
+CHAT_TEMPLATE, MORE_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
 _SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 _PICKLED = re.compile(r"^pytorch_model.*\.bin$|\.(pt|pth|ckpt)$")
 
@@ -48,6 +49,8 @@ class Checkpoint:
     tokenizer: Path | None
     """``tokenizer.json``; None where there is none, which only text needs."""
     tokenizer_config: Path | None
+    chat_templates: Mapping[str, Path]
+    """``chat_template.jinja`` as ``"default"``, and those of ``additional_chat_templates``."""
     headers: Mapping[str, TensorInfo] | None
     """Dtype and shape of every tensor, if only these were fetched from the Hub."""
 
@@ -95,9 +98,16 @@ def read_checkpoint(
     # fmt: off
     return Checkpoint(
         source.name, source.revision, config, weights, weight_map, tokenizer, tokenizer_config,
-        headers,
+        _chat_templates(source), headers,
     )
     # fmt: on
+
+
+def _chat_templates(source: Source) -> dict[str, Path]:
+    more = {file: re.fullmatch(rf"{MORE_TEMPLATES}/(.+)\.jinja", file) for file in source.held}
+    named = {match[1]: file for file, match in sorted(more.items()) if match}
+    default = {"default": CHAT_TEMPLATE} if CHAT_TEMPLATE in source.held else {}
+    return {name: source.fetch(file) for name, file in (default | named).items()}
 
 
 def _weight_names(source: Source) -> tuple[list[str], dict[str, str] | None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from mi_ref.rope import Rope
+from mi_ref.rope import Rotary
 
 ActivationName: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu"]
 """``gelu`` is the exact one (erf), ``gelu_tanh`` its tanh approximation."""
@@ -17,9 +17,30 @@ ActivationName: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RMSNorm:
-    """``x / sqrt(mean(x²) + eps) * weight``, the mean over ``d_model``."""
+    """``x / sqrt(mean(x²) + eps) * gain``."""
 
     eps: float
+    unit_offset: bool
+    """Whether checkpoints store ``gain - 1``; `mi_ref.params` holds the gain itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerNorm:
+    """``(x - mean(x)) / sqrt(var(x) + eps) * gain + bias``."""
+
+    eps: float
+
+
+NormKind: TypeAlias = RMSNorm | LayerNorm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QKNorm:
+    """A norm of queries and one of keys, between projection and rotary embedding."""
+
+    norm: NormKind
+    per_head: bool
+    """Whether each head is normed by itself, or the whole projection at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +53,13 @@ class Attention:
     d_head: int
     scale: float
     """Multiplies q·k; ``1/sqrt(d_head)`` unless the family says otherwise."""
-    rope: Rope
+    softcap: float | None
+    """Bound on a score, ``softcap * tanh(score / softcap)``, before the mask; None for none."""
+    window: int | None
+    """Keys that a query sees, itself included; None for all up to itself."""
+    rotary: Rotary | None
+    """None: positions come from elsewhere."""
+    qk_norm: QKNorm | None
     bias_qkv: bool
     bias_out: bool
 
@@ -47,12 +74,46 @@ class GatedMLP:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
-    """One block: attention, then MLP, each reading a normed residual stream and adding to it."""
+class PlainMLP:
+    """``W_out act(W_in x)``."""
 
-    norm: RMSNorm
+    d_mlp: int
+    act_fn: ActivationName
+    bias: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """Gated MLPs of which each token goes through a few, weighted by a router."""
+
+    n_experts: int
+    n_active: int
+    """Experts that a token goes through: those the router scores highest."""
+    renormalise: bool
+    """Whether the weights of the chosen experts are made to sum to one."""
+    d_mlp: int
+    act_fn: ActivationName
+
+
+MLP: TypeAlias = GatedMLP | PlainMLP | Experts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """One block: attention and an MLP that each add to the residual stream."""
+
+    order: Literal["sequential", "parallel"]
+    """Whether the MLP reads the stream after attention wrote to it, or the same as attention."""
+    ln1: NormKind | None
+    """Of what attention reads."""
     attn: Attention
-    mlp: GatedMLP
+    ln1_post: NormKind | None
+    """Of what attention writes."""
+    ln2: NormKind | None
+    """Of what the MLP reads. None in a parallel block: the MLP reads what attention reads."""
+    mlp: MLP
+    ln2_post: NormKind | None
+    """Of what the MLP writes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,10 +129,21 @@ class DecoderConfig:
     d_vocab: int
     n_ctx: int
     """Positions the model was made for; rotary models run beyond it, with a warning."""
+    embed_scale: float | None
+    """Multiplies the token embedding; None for one."""
+    learned_positions: bool
+    """Whether an embedding of the position is added to that of the token."""
     layers: tuple[Layer, ...]
-    ln_final: RMSNorm
+    ln_final: NormKind
+    bias_unembed: bool
+    softcap: float | None
+    """Bound on a logit, ``softcap * tanh(logit / softcap)``; None for none."""
     tied: bool
     """Whether the unembedding is the embedding, transposed."""
+    inferred: tuple[str, ...]
+    """What was inferred from tensors, of a model whose family is unknown; empty otherwise."""
+    compat: str | None
+    """Whose deviations from HuggingFace were asked for (``"candle-mi"``); None for nobody's."""
     unread_config: tuple[str, ...]
     """Keys of ``config.json`` that the caller allowed to go unread; empty unless asked for."""
 
@@ -97,7 +169,7 @@ class DecoderConfig:
 
     @property
     def d_mlp(self) -> int:
-        """Neurons of each MLP."""
+        """Neurons of each MLP; in a mixture of experts, of each expert."""
         return self.layers[0].mlp.d_mlp
 
     @property
@@ -113,4 +185,9 @@ class DecoderConfig:
     @property
     def normalization_type(self) -> str:
         """TransformerLens' word for the kind of norm."""
-        return "RMS"
+        return "RMS" if isinstance(self.ln_final, RMSNorm) else "LN"
+
+    @property
+    def positional_embedding_type(self) -> str:
+        """TransformerLens' word for how positions enter."""
+        return "standard" if self.learned_positions else "rotary"

@@ -1,7 +1,7 @@
 """The forward pass of a decoder-only transformer, once, with every tap.
 
-It reads from top to bottom: `forward` runs blocks, a block is attention and MLP, each normed
-before and added after. Structure comes from :mod:`mi_ref.config`; nothing here knows a family.
+It reads from top to bottom: `run_layers` runs blocks, a block is attention and MLP, each normed
+before or after and added. Structure comes from :mod:`mi_ref.config`; nothing here knows a family.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from dataclasses import dataclass
 
 from mi_ref._typing import Array, DType, Float, Int, Residual
 from mi_ref.backend import Backend
-from mi_ref.config import Attention, DecoderConfig, GatedMLP, Layer, RMSNorm
+from mi_ref.config import Attention, DecoderConfig, Experts, Layer, LayerNorm, NormKind, QKNorm
+from mi_ref.experts import expert_weights, mix_experts
 from mi_ref.ops import Ops
-from mi_ref.params import DecoderParams, LayerParams, Linear, Norm
+from mi_ref.padding import Padding
+from mi_ref.params import DecoderParams, ExpertsParams, LayerParams, Linear, MLPParams, Norm
 from mi_ref.plan import HookPlan, Tap
-from mi_ref.rope import Rope, rotary_tables
+from mi_ref.rope import Rotary, rotary_tables
 from mi_ref.sites import Site, at
 
 
@@ -24,19 +26,41 @@ class _Context:
 
     ops: Ops
     backend: Backend
-    tables: dict[Rope, tuple[Array, Array]]
+    tables: dict[Rotary, tuple[Array, Array]]
     """Cosine and sine of each rotary variant in use."""
+    starts: Int[Array, " batch"] | None
+    """Where each row's tokens begin, if any begins late."""
 
 
-def embed(params: DecoderParams, tokens: Int[Array, "batch pos"], backend: Backend) -> Residual:
-    """Look up each token's embedding."""
-    return backend.ops.embed(params.embed, tokens)
+def embed(
+    params: DecoderParams,
+    cfg: DecoderConfig,
+    tokens: Int[Array, "batch pos"],
+    padding: Padding | None,
+    tap: Tap,
+    backend: Backend,
+) -> Residual:
+    """Return the residual stream that enters the first block."""
+    ops, xp = backend.ops, backend.xp
+    resid = ops.embed(params.embed, tokens)
+    if cfg.embed_scale is not None:
+        resid = resid * cfg.embed_scale
+    resid = tap(at.embed, resid)
+    if params.pos_embed is None:
+        return resid
+    if padding is None:
+        columns = xp.arange(tokens.shape[1], dtype=tokens.dtype, device=tokens.device)
+        positions = xp.broadcast_to(columns, tokens.shape)
+    else:
+        positions = padding.positions(backend)
+    return resid + tap(at.pos_embed, ops.embed(params.pos_embed, positions))
 
 
 def run_layers(
     params: DecoderParams,
     cfg: DecoderConfig,
     resid: Residual,
+    padding: Padding | None,
     layers: range,
     plan: HookPlan,
     backend: Backend,
@@ -49,6 +73,8 @@ def run_layers(
         The model.
     resid : Array
         Residual stream entering the first of `layers`.
+    padding : Padding or None
+        Where each row's tokens stand, if there are pads.
     layers : range
         Which blocks.
     plan : HookPlan
@@ -61,8 +87,10 @@ def run_layers(
     Array
         Residual stream leaving the last of `layers`.
     """
-    n_pos = resid.shape[1]
-    context = _Context(backend.ops, backend, _rotary(cfg, layers, n_pos, resid.dtype, backend))
+    tables = _rotary(cfg, layers, resid.shape[1], padding, resid.dtype, backend)
+    late = padding is not None and any(padding.starts)
+    starts = padding.starts_array(backend) if padding and late else None
+    context = _Context(backend.ops, backend, tables, starts)
     for number in layers:
         resid = _block(params.layers[number], cfg.layers[number], resid, plan.tap(number), context)
     return resid
@@ -72,11 +100,11 @@ def unembed(
     params: DecoderParams,
     cfg: DecoderConfig,
     resid: Residual,
+    columns: Int[Array, " batch"] | None,
     tap: Tap,
     backend: Backend,
-    last: bool,
 ) -> Float[Array, "batch out_pos d_vocab"]:
-    """Return the logits of a residual stream: final norm, then unembedding.
+    """Return the logits of a residual stream: final norm, unembedding, soft-cap.
 
     Parameters
     ----------
@@ -84,70 +112,123 @@ def unembed(
         The model.
     resid : Array
         Residual stream leaving the last block, or any other.
+    columns : Array or None
+        Unembed one position of each row only; the norm and its sites still see all of them.
     tap : Tap
         Of the global sites.
     backend : Backend
         Of all arrays involved.
-    last : bool
-        Unembed the last position only; the norm and its sites still see all of them.
     """
-    sites = (at.ln_final_scale, at.ln_final_normalized, at.unembed_in)
-    normed = _norm(params.ln_final, cfg.ln_final, resid, tap, sites, backend.ops)
-    if last:
-        normed = normed[:, -1:, :]
-    return tap(at.logits, backend.ops.unembed(normed, params.unembed))
+    sites, w, ops = (at.ln_final_scale, at.ln_final_normalized), params.unembed, backend.ops
+    normed = _norm(params.ln_final, cfg.ln_final, resid, tap, sites, ops)
+    normed = tap(at.unembed_in, normed)
+    if columns is not None:
+        normed = backend.xp.take_along_axis(normed, columns[:, None, None], axis=1)
+    logits = tap(at.logits, ops.unembed(normed, w.weight, w.bias))
+    if cfg.softcap is None:
+        return logits
+    return ops.soft_cap(logits, cfg.softcap, reuse=not tap.wants(at.logits))
 
 
 def _block(w: LayerParams, layer: Layer, resid: Residual, tap: Tap, context: _Context) -> Residual:
     """Return the residual stream after one block."""
     ops = context.ops
     resid = tap(at.resid_pre, resid)
-    sites = (at.ln1_scale, at.ln1_normalized, at.attn_in)
-    normed = _norm(w.ln1, layer.norm, resid, tap, sites, ops)
-    resid = tap(at.resid_mid, resid + _attention(w, layer.attn, normed, tap, context))
-    sites = (at.ln2_scale, at.ln2_normalized, at.mlp_in)
-    normed = _norm(w.ln2, layer.norm, resid, tap, sites, ops)
-    return tap(at.resid_post, resid + _mlp(w, layer.mlp, normed, tap, ops))
+    normed = resid
+    if w.ln1 is not None and layer.ln1 is not None:
+        sites = (at.ln1_scale, at.ln1_normalized)
+        normed = _norm(w.ln1, layer.ln1, resid, tap, sites, ops)
+    attn_out = _attention(w, layer.attn, tap(at.attn_in, normed), tap, context)
+    if w.ln1_post is not None and layer.ln1_post is not None:
+        sites = (at.ln1_post_scale, at.ln1_post_normalized)
+        attn_out = _norm(w.ln1_post, layer.ln1_post, attn_out, tap, sites, ops)
+    attn_out = tap(at.attn_out, attn_out)
+    if layer.order == "sequential":
+        resid = normed = tap(at.resid_mid, resid + attn_out)
+    if w.ln2 is not None and layer.ln2 is not None:
+        normed = _norm(w.ln2, layer.ln2, resid, tap, (at.ln2_scale, at.ln2_normalized), ops)
+    mlp_out = _mlp(w, layer, tap(at.mlp_in, normed), tap, context)
+    if w.ln2_post is not None and layer.ln2_post is not None:
+        sites = (at.ln2_post_scale, at.ln2_post_normalized)
+        mlp_out = _norm(w.ln2_post, layer.ln2_post, mlp_out, tap, sites, ops)
+    mlp_out = tap(at.mlp_out, mlp_out)
+    written = mlp_out if layer.order == "sequential" else attn_out + mlp_out
+    return tap(at.resid_post, resid + written)
 
 
-def _norm(
-    w: Norm, norm: RMSNorm, x: Residual, tap: Tap, sites: tuple[Site, Site, Site], ops: Ops
-) -> Residual:
-    """Norm `x`; `sites` are those of the denominator, of the quotient, and of the result."""
-    scale_site, normalized_site, out_site = sites
-    if not tap.wants(scale_site, normalized_site):
-        return tap(out_site, ops.rms_norm(x, w.weight, norm.eps))
+def _norm(w: Norm, norm: NormKind, x: Array, tap: Tap, sites: tuple[Site, Site], ops: Ops) -> Array:
+    """Norm `x`; `sites` are those of the denominator and of the quotient."""
+    if isinstance(norm, LayerNorm):
+        x = ops.center(x)
+    if not tap.wants(*sites):
+        return ops.rms_norm(x, w.weight, w.bias, norm.eps)
+    scale_site, normalized_site = sites
     scale = tap(scale_site, ops.rms_scale(x, norm.eps))
-    normalized = tap(normalized_site, x / scale)
-    return tap(out_site, normalized * w.weight)
+    normed = tap(normalized_site, x / scale) * w.weight
+    return normed if w.bias is None else normed + w.bias
 
 
 def _attention(
     w: LayerParams, attn: Attention, x: Residual, tap: Tap, context: _Context
 ) -> Residual:
-    """Return what attention adds to the residual stream, given its normed input."""
+    """Return what attention gives before any norm of it, given its normed input."""
     ops = context.ops
-    q = tap(at.q, _heads(_apply(w.query, x, ops), attn.n_heads, context))
-    k = tap(at.k, _heads(_apply(w.key, x, ops), attn.n_key_value_heads, context))
-    v = tap(at.v, _heads(_apply(w.value, x, ops), attn.n_key_value_heads, context))
-    cos, sin = context.tables[attn.rope]
-    q = tap(at.rot_q, ops.rotate(q, cos, sin, reuse=not tap.wants(at.q)))
-    k = tap(at.rot_k, ops.rotate(k, cos, sin, reuse=not tap.wants(at.k)))
+    q, k, v = _query_key_value(w, attn, x, tap, context)
+    options = {"scale": attn.scale, "softcap": attn.softcap, "window": attn.window}
     if tap.wants(at.attn_scores, at.pattern):
-        scores = tap(at.attn_scores, ops.causal_scores(q, k, attn.scale))
+        scores = tap(at.attn_scores, ops.attention_scores(q, k, starts=context.starts, **options))
         masked = not tap.edits(at.attn_scores)
         reuse = not tap.wants(at.attn_scores)
         pattern = tap(at.pattern, ops.attention_pattern(scores, reuse=reuse, masked=masked))
         z = ops.mix_values(pattern, v, masked=masked and not tap.edits(at.pattern))
     else:
-        z = ops.causal_attention(q, k, v, attn.scale)
+        z = ops.attention(q, k, v, starts=context.starts, **options)
     z = tap(at.z, z)
-    batch, n_pos = x.shape[:2]
-    merged = context.backend.xp.reshape(z, (batch, n_pos, attn.n_heads * attn.d_head))
-    out = _apply(w.out, merged, ops)
+    out = _apply(w.out, _merge(z, context), ops)
     if tap.wants(at.result):
         out = _by_head(w.out, z, out, tap, context)
-    return tap(at.attn_out, tap(at.attn_out_raw, out))
+    return tap(at.attn_out_raw, out)
+
+
+def _query_key_value(
+    w: LayerParams, attn: Attention, x: Residual, tap: Tap, context: _Context
+) -> tuple[Array, Array, Array]:
+    """Return queries and keys as they are dotted, and values."""
+    ops = context.ops
+    q = tap(at.q, _split(_apply(w.query, x, ops), attn.n_heads, context))
+    k = tap(at.k, _split(_apply(w.key, x, ops), attn.n_key_value_heads, context))
+    v = tap(at.v, _split(_apply(w.value, x, ops), attn.n_key_value_heads, context))
+    own_q, own_k = not tap.wants(at.q), not tap.wants(at.k)
+    if attn.qk_norm is not None and w.q_norm is not None and w.k_norm is not None:
+        sites = (at.q_norm_scale, at.q_norm_normalized)
+        q = _norm_heads(w.q_norm, attn.qk_norm, q, tap, sites, context)
+        sites = (at.k_norm_scale, at.k_norm_normalized)
+        k = _norm_heads(w.k_norm, attn.qk_norm, k, tap, sites, context)
+        own_q = own_k = True
+    if attn.rotary is not None:
+        cos, sin = context.tables[attn.rotary]
+        q = tap(at.rot_q, ops.rotate(q, cos, sin, reuse=own_q))
+        k = tap(at.rot_k, ops.rotate(k, cos, sin, reuse=own_k))
+    return q, k, v
+
+
+def _norm_heads(
+    w: Norm, kind: QKNorm, x: Array, tap: Tap, sites: tuple[Site, Site], context: _Context
+) -> Array:
+    """Norm queries or keys ``[batch, pos, head, d_head]``: each head, or all as one row."""
+    ops, norm = context.ops, kind.norm
+    if kind.per_head:
+        return _norm(w, norm, x, tap, sites, ops)
+    n_heads = x.shape[2]
+    row = _merge(x, context)
+    if isinstance(norm, LayerNorm):
+        row = ops.center(row)
+    if not tap.wants(*sites):
+        return _split(ops.rms_norm(row, w.weight, w.bias, norm.eps), n_heads, context)
+    scale = tap(sites[0], ops.rms_scale(row, norm.eps)[..., None])
+    normalized = tap(sites[1], _split(row, n_heads, context) / scale)
+    normed = _merge(normalized, context) * w.weight
+    return _split(normed if w.bias is None else normed + w.bias, n_heads, context)
 
 
 def _by_head(w: Linear, z: Array, out: Residual, tap: Tap, context: _Context) -> Residual:
@@ -165,30 +246,52 @@ def _by_head(w: Linear, z: Array, out: Residual, tap: Tap, context: _Context) ->
     return out if edited is result else out + xp.sum(edited - result, axis=2)
 
 
-def _mlp(w: LayerParams, mlp: GatedMLP, x: Residual, tap: Tap, ops: Ops) -> Residual:
-    """Return what the MLP adds to the residual stream, given its normed input."""
-    pre = tap(at.pre, _apply(w.mlp_gate, x, ops))
-    pre_linear = tap(at.pre_linear, _apply(w.mlp_in, x, ops))
-    post = tap(at.post, ops.gate(pre, pre_linear, mlp.act_fn, reuse=not tap.wants(at.pre)))
-    return tap(at.mlp_out, tap(at.mlp_out_raw, _apply(w.mlp_out, post, ops)))
+def _mlp(w: LayerParams, layer: Layer, x: Residual, tap: Tap, context: _Context) -> Residual:
+    """Return what the MLP gives before any norm of it, given its normed input."""
+    ops, mlp = context.ops, layer.mlp
+    if isinstance(mlp, Experts):
+        assert isinstance(w.mlp, ExpertsParams)
+        logits = tap(at.router_logits, _apply(w.mlp.router, x, ops))
+        weights = tap(at.expert_weights, expert_weights(logits, mlp, context.backend))
+        return tap(at.mlp_out_raw, mix_experts(x, weights, w.mlp, mlp, context.backend))
+    assert isinstance(w.mlp, MLPParams)
+    if w.mlp.gate is None:
+        pre = tap(at.pre, _apply(w.mlp.into, x, ops))
+        post = ops.activation(pre, mlp.act_fn)
+    else:
+        pre = tap(at.pre, _apply(w.mlp.gate, x, ops))
+        pre_linear = tap(at.pre_linear, _apply(w.mlp.into, x, ops))
+        post = ops.gate(pre, pre_linear, mlp.act_fn, reuse=not tap.wants(at.pre))
+    return tap(at.mlp_out_raw, _apply(w.mlp.out, tap(at.post, post), ops))
 
 
 def _apply(w: Linear, x: Array, ops: Ops) -> Array:
     return ops.linear(x, w.weight, w.bias)
 
 
-def _heads(x: Array, n_heads: int, context: _Context) -> Array:
+def _split(x: Array, n_heads: int, context: _Context) -> Array:
     """Split the last axis: [batch, pos, head * d_head] -> [batch, pos, head, d_head]."""
     batch, n_pos, width = x.shape
     return context.backend.xp.reshape(x, (batch, n_pos, n_heads, width // n_heads))
 
 
+def _merge(x: Array, context: _Context) -> Array:
+    """Join the last axes: [batch, pos, head, d_head] -> [batch, pos, head * d_head]."""
+    batch, n_pos, n_heads, d_head = x.shape
+    return context.backend.xp.reshape(x, (batch, n_pos, n_heads * d_head))
+
+
 def _rotary(
-    cfg: DecoderConfig, layers: range, n_pos: int, dtype: DType, backend: Backend
-) -> dict[Rope, tuple[Array, Array]]:
+    cfg: DecoderConfig,
+    layers: range,
+    n_pos: int,
+    padding: Padding | None,
+    dtype: DType,
+    backend: Backend,
+) -> dict[Rotary, tuple[Array, Array]]:
     """Compute each rotary variant's tables once for all layers that share it."""
-    kinds = {(cfg.layers[number].attn.rope, cfg.layers[number].attn.d_head) for number in layers}
     return {
-        rope: rotary_tables(rope, d_head, n_pos, dtype=dtype, xp=backend.xp, device=backend.device)
-        for rope, d_head in kinds
+        rotary: rotary_tables(rotary, n_pos, padding, dtype=dtype, backend=backend)
+        for rotary in {cfg.layers[number].attn.rotary for number in layers}
+        if rotary is not None
     }

@@ -10,7 +10,7 @@ from typing import Any
 from mi_ref.config import DecoderConfig
 from mi_ref.families import FAMILIES, Family
 from mi_ref.hf_config import HfConfig
-from mi_ref.params import TensorFault, tensor_faults
+from mi_ref.tensor_check import TensorFault, tensor_faults
 from mi_ref.weights import READABLE, TensorInfo
 
 _READABLE = ", ".join(READABLE)

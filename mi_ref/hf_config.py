@@ -18,23 +18,35 @@ from mi_ref.errors import ConfigError
 INERT = frozenset({
     "_attn_implementation", "_attn_implementation_autoset", "_name_or_path", "architectures",
     "attention_dropout", "attn_implementation", "attn_pdrop", "auto_map", "bad_words_ids",
-    "begin_suppress_tokens", "bos_token_id", "chunk_size_feed_forward", "classifier_dropout",
-    "cross_attention_hidden_size", "decoder_start_token_id", "diversity_penalty", "do_sample",
-    "dtype", "early_stopping", "embd_pdrop", "encoder_no_repeat_ngram_size", "eos_token_id",
-    "exponential_decay_length_penalty", "finetuning_task", "forced_bos_token_id",
-    "forced_eos_token_id", "hidden_dropout", "id2label", "initializer_range",
-    "is_encoder_decoder", "keys_to_ignore_at_inference", "label2id", "length_penalty",
-    "max_length", "max_new_tokens", "max_sequence_length", "min_length", "model_type",
-    "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences",
-    "output_attentions", "output_hidden_states", "output_scores", "pad_token_id", "prefix",
-    "problem_type", "remove_invalid_values", "repetition_penalty", "resid_pdrop",
-    "residual_dropout", "return_dict", "return_dict_in_generate", "sep_token_id",
-    "suppress_tokens", "task_specific_params", "temperature", "tokenizer_class", "top_k",
-    "top_p", "torch_dtype", "torchscript", "transformers.js_config", "transformers_js_config",
-    "transformers_version", "typical_p", "unsloth_fixed", "unsloth_version", "use_bfloat16",
-    "use_cache",
+    "begin_suppress_tokens", "bos_token_id", "cache_implementation", "chunk_size_feed_forward",
+    "classifier_dropout", "cross_attention_hidden_size", "decoder_start_token_id",
+    "diversity_penalty", "do_sample", "dtype", "early_stopping", "embd_pdrop", "embedding_dropout",
+    "encoder_no_repeat_ngram_size", "eos_token_id", "exponential_decay_length_penalty",
+    "finetuning_task", "forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing",
+    "hidden_dropout", "id2label", "initializer_range", "is_decoder", "is_encoder_decoder",
+    "keys_to_ignore_at_inference", "label2id", "length_penalty", "max_length", "max_new_tokens",
+    "max_sequence_length", "min_length", "model_type", "no_repeat_ngram_size", "num_beam_groups",
+    "num_beams", "num_return_sequences", "output_attentions", "output_hidden_states",
+    "output_router_logits", "output_scores", "pad_token_id", "prefix", "problem_type",
+    "remove_invalid_values", "repetition_penalty", "resid_pdrop", "residual_dropout", "return_dict",
+    "return_dict_in_generate", "router_aux_loss_coef", "router_jitter_noise", "sep_token_id",
+    "summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type",
+    "summary_use_proj", "suppress_tokens", "task_specific_params", "temperature", "tokenizer_class",
+    "top_k", "top_p", "torch_dtype", "torchscript", "transformers.js_config",
+    "transformers_js_config", "transformers_version", "typical_p", "unsloth_fixed",
+    "unsloth_version", "use_bfloat16", "use_cache",
 })
 # fmt: on
+
+ACTIVATIONS = {
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+}
+"""HuggingFace's names of activation functions, and this package's."""
 
 _REQUIRED: Any = object()
 
@@ -71,6 +83,14 @@ class HfConfig:
         self._fault(key, value, "a whole number above 0")
         return 1
 
+    def count(self, key: str, default: int) -> int:
+        """Return a whole number, zero included; an absent or null key gives `default`."""
+        value = self._get(key, default)
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return value
+        self._fault(key, value, "a whole number from 0 on")
+        return 0
+
     def number(self, key: str, default: Any = _REQUIRED) -> float:
         """Return a positive number; an absent or null key gives `default`."""
         value = self._get(key, default)
@@ -80,6 +100,25 @@ class HfConfig:
             return float(value)
         self._fault(key, value, "a number above 0")
         return 1.0
+
+    def numbers(self, key: str, count: int) -> tuple[float, ...]:
+        """Return a list of `count` positive numbers."""
+        value = self._get(key, _REQUIRED)
+        if (
+            isinstance(value, list)
+            and len(value) == count
+            and all(isinstance(v, int | float) and 0 < v < math.inf for v in value)
+        ):
+            return tuple(map(float, value))
+        self._fault(key, value, f"a list of {count} numbers above 0")
+        return (1.0,) * count
+
+    def optional(self, key: str, default: float | None) -> float | None:
+        """Return a positive number or None: null says None, an absent key `default`."""
+        self._seen.add(key)
+        if self._raw.get(key, default) is None:
+            return None
+        return self.number(key, default)
 
     def flag(self, key: str, default: Any = _REQUIRED) -> bool:
         """Return a boolean; an absent or null key gives `default`."""
@@ -96,22 +135,42 @@ class HfConfig:
         self._fault(key, value, "one of " + ", ".join(map(repr, choices)))
         return next(iter(choices.values()))
 
+    def activation(self, key: str, default: str) -> Any:
+        """Return an activation function by HuggingFace's name for it."""
+        return self.choice(key, ACTIVATIONS, default)
+
+    def listed(self, key: str, allowed: Collection[Any]) -> list[Any] | None:
+        """Return a list of `allowed` values; None for an absent or null key."""
+        value = self._get(key, None)
+        if value is None or (isinstance(value, list) and all(v in allowed for v in value)):
+            return value
+        self._fault(key, value, f"a list of values among {', '.join(map(repr, allowed))}")
+        return None
+
+    def counts(self, key: str) -> tuple[int, ...]:
+        """Return a list of whole numbers from 0 on; an absent or null key gives an empty one."""
+        value = self._get(key, [])
+        if isinstance(value, list) and all(type(v) is int and v >= 0 for v in value):
+            return tuple(value)
+        self._fault(key, value, "a list of whole numbers from 0 on")
+        return ()
+
     def head_width(self, key: str, d_model: int, n_heads: int) -> int:
-        """Return ``d_head``, which unless given is ``d_model / n_heads``; rotary needs it even."""
+        """Return ``d_head``, which unless given is ``d_model / n_heads``."""
         self.require(
             self.has(key) or d_model % n_heads == 0,
             f"hidden_size {d_model} is no multiple of num_attention_heads {n_heads}, and {key},"
             " which would settle the width of a head, is missing",
         )
-        width = self.integer(key, max(d_model // n_heads, 1))
-        self.require(
-            width % 2 == 0, f"heads are {width} wide; rotary embedding needs an even width"
-        )
-        return width
+        return self.integer(key, max(d_model // n_heads, 1))
 
-    def groups(self, key: str, n_heads: int) -> int:
-        """Return the number of key and value heads, which must divide the query heads evenly."""
-        count = self.integer(key, n_heads)
+    def groups(self, key: str, n_heads: int, default: int | None = None) -> int:
+        """Return the number of key and value heads, which must divide the query heads evenly.
+
+        Null means one for each query head; absence means `default`, or the same without one.
+        """
+        absent = n_heads if default is None or self.null(key) else default
+        count = self.integer(key, absent)
         self.require(
             n_heads % count == 0,
             f"num_attention_heads {n_heads} is no multiple of {key} {count}",

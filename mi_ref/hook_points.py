@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-from mi_ref.config import DecoderConfig
+from mi_ref.absence import absent_global, absent_in_layer
+from mi_ref.config import DecoderConfig, Experts
 from mi_ref.errors import HookError
 from mi_ref.sites import ALL_SITES, LAZY, GlobalSite, LayerSite, Point, Site, at, meanings
 from mi_ref.tables import Table
@@ -38,18 +39,18 @@ class HookPoints(Sequence[HookPoint]):
     points : tuple of HookPoint
         What there is.
     absent : mapping
-        Sites that this architecture does not have, each with the reason.
+        Points that this architecture does not have, each with the reason.
     n_layers : int
         Layers of the model.
     """
 
     def __init__(
-        self, points: tuple[HookPoint, ...], absent: Mapping[Site, str], n_layers: int
+        self, points: tuple[HookPoint, ...], absent: Mapping[Point, str], n_layers: int
     ) -> None:
         self._points = points
         self._by_point = {entry.point: entry for entry in points}
         self.sites = frozenset(entry.point.site for entry in points)
-        self.absent = dict(absent)
+        self._absent = dict(absent)
         self.n_layers = n_layers
 
     @overload
@@ -80,6 +81,13 @@ class HookPoints(Sequence[HookPoint]):
             raise HookError(f"{point!r} is not among this model's hook points.")
         return self._by_point[point]
 
+    def absence(self, point: Point | Site) -> str | None:
+        """Return why this model lacks a point, or a site in every layer; None if it does not."""
+        if isinstance(point, LayerSite):
+            reasons = [self._absent.get(point[layer]) for layer in range(self.n_layers)]
+            return reasons[0] if None not in reasons else None
+        return self._absent.get(point)
+
     def table(self, batch: int | None = None, pos: int | None = None) -> Table:
         """Return one row per site: name, string, axes, shape, what can be done, and meaning.
 
@@ -94,17 +102,25 @@ class HookPoints(Sequence[HookPoint]):
         for site in ALL_SITES:
             string = site.string.replace("{layer}", f"{{0..{self.n_layers - 1}}}")
             name = f"{site.name}[l]" if isinstance(site, LayerSite) else site.name
-            if site in self.absent:
-                table.add(name, string, "", "", "", f"absent: {self.absent[site]}")
+            if (reason := self.absence(site)) is not None:
+                table.add(name, string, "", "", "", f"absent: {reason}")
             elif site in first:
                 entry = first[site]
                 sizes = [str(known.get(str(size)) or size) for size in entry.shape]
-                meaning = meanings().get(site.name, "")
+                meaning = meanings().get(site.name, "") + self._only_in(site)
                 table.add(
                     name, string, " ".join(entry.axes), " × ".join(sizes),
                     "yes" if entry.editable else "no", meaning,
                 )  # fmt: skip
         return table
+
+    def _only_in(self, site: Site) -> str:
+        """Say which layers have a site that not all of them have."""
+        if isinstance(site, GlobalSite):
+            return ""
+        layers = [n for n in range(self.n_layers) if site[n] not in self._absent]
+        listed = ", ".join(map(str, layers))
+        return "" if len(layers) == self.n_layers else f" Only in layers {listed}."
 
     def __str__(self) -> str:
         return str(self.table())
@@ -118,25 +134,31 @@ class HookPoints(Sequence[HookPoint]):
 
 def decoder_hook_points(cfg: DecoderConfig) -> HookPoints:
     """Return the hook points of a decoder."""
-    absent: dict[Site, str] = {at.pos_embed: "positions enter by rotation, at rot_q and rot_k"}
+    reasons: dict[Point, str] = absent_global(cfg) | {
+        site[number]: reason
+        for number, layer in enumerate(cfg.layers)
+        for site, reason in absent_in_layer(layer).items()
+    }
     first = ALL_SITES.index(at.resid_pre)
-    before = [site for site in ALL_SITES[:first] if isinstance(site, GlobalSite)]
     in_layer = [site for site in ALL_SITES if isinstance(site, LayerSite)]
-    after = [site for site in ALL_SITES[first:] if isinstance(site, GlobalSite)]
-    order: list[Point] = [site for site in before if site not in absent]
-    order += [site[n] for n in range(cfg.n_layers) for site in in_layer if site not in absent]
-    order += after
-    entries = tuple(
-        HookPoint(
-            point=point,
-            axes=point.site.axes,
-            shape=tuple(_size(axis, point, cfg) for axis in point.site.axes),
-            editable=True,
-            lazy=point.site in LAZY,
-        )
-        for point in order
-    )
-    return HookPoints(entries, absent, cfg.n_layers)
+    order: list[Point] = [site for site in ALL_SITES[:first] if isinstance(site, GlobalSite)]
+    order += [site[number] for number in range(cfg.n_layers) for site in in_layer]
+    order += [site for site in ALL_SITES[first:] if isinstance(site, GlobalSite)]
+    entries = tuple(_entry(point, cfg) for point in order if point not in reasons)
+    return HookPoints(entries, reasons, cfg.n_layers)
+
+
+def _entry(point: Point, cfg: DecoderConfig) -> HookPoint:
+    axes = point.site.axes
+    qk_norm = cfg.layers[point.layer or 0].attn.qk_norm
+    if qk_norm is not None and not qk_norm.per_head and axes[-2:] in _HEAD_SCALES:
+        # One denominator for all heads.
+        axes = ("batch", "pos", "1", "1")
+    shape = tuple(_size(axis, point, cfg) for axis in axes)
+    return HookPoint(point=point, axes=axes, shape=shape, editable=True, lazy=point.site in LAZY)
+
+
+_HEAD_SCALES = (("head", "1"), ("kv_head", "1"))
 
 
 def _size(axis: str, point: Point, cfg: DecoderConfig) -> int | str:
@@ -153,5 +175,6 @@ def _size(axis: str, point: Point, cfg: DecoderConfig) -> int | str:
         "kv_head": layer.attn.n_key_value_heads,
         "d_head": layer.attn.d_head,
         "d_mlp": layer.mlp.d_mlp,
+        "expert": layer.mlp.n_experts if isinstance(layer.mlp, Experts) else 0,
     }
     return sizes[axis]

@@ -15,6 +15,7 @@ from pathlib import Path
 from mi_ref.checkpoint import (
     CONFIG,
     INDEX,
+    MORE_TEMPLATES,
     NEEDED,
     SINGLE,
     TOKENIZER,
@@ -124,7 +125,8 @@ def _local(name: str) -> Path | None:
 
 
 def _files(folder: Path) -> frozenset[str]:
-    return frozenset(path.name for path in folder.iterdir() if path.is_file())
+    found = [*folder.iterdir(), *(folder / MORE_TEMPLATES).glob("*.jinja")]
+    return frozenset(path.relative_to(folder).as_posix() for path in found if path.is_file())
 
 
 def _bundled() -> dict[str, Path]:
@@ -195,7 +197,8 @@ def _from_network(
         commit = Path(api.hf_hub_download(name, CONFIG, revision=revision)).parent.name
         if commit != info.sha:
             info = api.model_info(name, revision=commit, timeout=timeout)
-    held = frozenset(file.rfilename for file in info.siblings or () if "/" not in file.rfilename)
+    files = [file.rfilename for file in info.siblings or ()]
+    held = frozenset(file for file in files if file.rpartition("/")[0] in ("", MORE_TEMPLATES))
 
     def fetch(file: str) -> Path:
         return Path(api.hf_hub_download(name, file, revision=commit))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
+from mi_ref.auto_config import inferred
 from mi_ref.checkpoint import Checkpoint
 from mi_ref.config import DecoderConfig
-from mi_ref.errors import TokenError, WeightError
-from mi_ref.families import FAMILIES
+from mi_ref.errors import ConfigError, TokenError, WeightError
+from mi_ref.families import FAMILIES, Family
 from mi_ref.fitting import Fit, fit, nearest
 from mi_ref.hub import find_checkpoint
 from mi_ref.loading import open_tokenizer, read_config_file
@@ -45,7 +47,7 @@ class Inspection:
     fit: Fit
     """How it fits its family; or, if its ``model_type`` is unknown, the nearest one."""
     supported: bool
-    """Whether its ``model_type`` is a family of this package."""
+    """Whether its ``model_type`` is a family of this package, or its structure was inferred."""
     damage: str | None
     """Why the tensors' headers cannot be read; None if they can."""
     n_tensors: int
@@ -149,18 +151,46 @@ def inspect_checkpoint(
     model_type = raw.get("model_type")
     tensors, damage = _tensors(checkpoint)
     known = FAMILIES.get(model_type) if isinstance(model_type, str) else None
-    found = nearest(raw, tensors) if known is None else fit(known, raw, tensors)
+    guessed = inferred(raw, tensors) if known is None else None
+    if known is not None:
+        found = fit(known, raw, tensors)
+    elif guessed is not None:
+        found = guessed
+    else:
+        found = nearest(raw, tensors)
     return Inspection(
         name=checkpoint.name,
         revision=checkpoint.revision,
         model_type=None if model_type is None else str(model_type),
         fit=found,
-        supported=known is not None,
+        supported=known is not None or guessed is not None,
         damage=damage,
         n_tensors=len(tensors or {}),
         stored=_stored(tensors or {}, found),
         tokenizer=_tokenizer(checkpoint, raw),
     )
+
+
+def infer_or_refuse(raw: Mapping[str, Any], checkpoint: Checkpoint) -> Family:
+    """Return a family inferred from config and tensors, with a warning that says what was.
+
+    Raises
+    ------
+    ConfigError
+        If they do not fit the decoder exactly, with the nearest family and what differs from it.
+    """
+    tensors, _ = _tensors(checkpoint)
+    found = inferred(raw, tensors)
+    if found is None:
+        raise ConfigError(unknown_family(raw, checkpoint))
+    listed = "\n  ".join(found.config.inferred)
+    warnings.warn(
+        f"{checkpoint.config}: {_unsupported(raw.get('model_type'))}. Config and tensors fit the"
+        f" decoder exactly, so it is read as one. Inferred, not known:\n  {listed}\nCompare with"
+        " another implementation before you trust its numbers.",
+        stacklevel=4,
+    )
+    return found.family
 
 
 def unknown_family(raw: Mapping[str, Any], checkpoint: Checkpoint) -> str:
@@ -196,11 +226,10 @@ def _tensors(checkpoint: Checkpoint) -> tuple[Mapping[str, TensorInfo] | None, s
 def _stored(tensors: Mapping[str, TensorInfo], found: Fit) -> dict[str, tuple[int, int]]:
     """Return how many numbers, in how many bytes, are stored in each dtype."""
     stored: dict[str, tuple[int, int]] = {}
-    ignored = [
-        re.escape(name).replace(r"\{layer\}", r"\d+") for name in found.family.weight_names.ignored
-    ]
+    names = found.family.weight_names.found_in(tensors)
+    spared = names.spared(found.config.n_layers)
     for name, info in tensors.items():
-        if not any(re.fullmatch(pattern, name) for pattern in ignored):
+        if name not in spared:
             count, size = stored.get(info.dtype, (0, 0))
             # F8_E4M3 has 8 bits a number, BOOL names none and has 8 too.
             bits = int((re.search(r"\d+", info.dtype) or ["8"])[0])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from mi_ref.config import DecoderConfig
+from mi_ref.config import MLP, DecoderConfig
 from mi_ref.inspection import Inspection
+from mi_ref.rope import Rotary
 from mi_ref.tables import Cell, Table
 
 
@@ -26,7 +27,7 @@ def inspection_table(found: Inspection) -> Table:
 
 def sizes(cfg: DecoderConfig) -> dict[str, Any]:
     """Return the numbers that make up a decoder, ready for JSON."""
-    attn, mlp = cfg.layers[0].attn, cfg.layers[0].mlp
+    attn = cfg.layers[0].attn
     return {
         "n_layers": cfg.n_layers,
         "d_model": cfg.d_model,
@@ -37,16 +38,38 @@ def sizes(cfg: DecoderConfig) -> dict[str, Any]:
         "act_fn": cfg.act_fn,
         "d_vocab": cfg.d_vocab,
         "n_ctx": cfg.n_ctx,
-        "window": None,
-        "rotary": {
-            "kind": type(attn.rope).__name__.removesuffix("Rope").lower(),
-            **asdict(attn.rope),
-        },
+        "order": [layer.order for layer in cfg.layers],
+        "windows": [layer.attn.window for layer in cfg.layers],
+        "rotary": [_rotary(layer.attn.rotary) for layer in cfg.layers],
+        "mlp": [_mlp(layer.mlp) for layer in cfg.layers],
         "norm": cfg.normalization_type,
         "eps": cfg.eps,
-        "biases": {"qkv": attn.bias_qkv, "attn_out": attn.bias_out, "mlp": mlp.bias},
+        "softcaps": {"scores": attn.softcap, "logits": cfg.softcap},
+        "biases": {"qkv": attn.bias_qkv, "attn_out": attn.bias_out, "unembed": cfg.bias_unembed},
         "tied": cfg.tied,
     }
+
+
+def _rotary(rotary: Rotary | None) -> dict[str, Any] | None:
+    if rotary is None:
+        return None
+    kind = type(rotary.rope).__name__.removesuffix("Rope").lower()
+    return {"kind": kind, "dims": rotary.dims, **asdict(rotary.rope)}
+
+
+def _mlp(mlp: MLP) -> dict[str, Any]:
+    return {"kind": type(mlp).__name__.removesuffix("MLP").lower(), **asdict(mlp)}
+
+
+def _runs(values: Iterable[Any]) -> list[tuple[str, Any]]:
+    """Return the distinct values, each with the layers that have it."""
+    layers: dict[str, tuple[list[int], Any]] = {}
+    for number, value in enumerate(values):
+        layers.setdefault(repr(value), ([], value))[0].append(number)
+    return [
+        ("" if len(layers) == 1 else f"layers {', '.join(map(str, numbers))}: ", value)
+        for numbers, value in layers.values()
+    ]
 
 
 def _lines(found: Inspection) -> Iterator[tuple[str, str]]:
@@ -66,6 +89,9 @@ def _lines(found: Inspection) -> Iterator[tuple[str, str]]:
     bos = f"{tokenizer.bos!r} {'' if tokenizer.adds_bos else 'not '}added before a text"
     text = f"{tokenizer.kind}, {tokenizer.size or 0:,} tokens, {bos if tokenizer.bos else 'no BOS'}"
     yield "tokenizer", tokenizer.problem or text
+    if found.config is not None:
+        for sentence in found.config.inferred:
+            yield "inferred", sentence
 
 
 def _size_lines(of: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -73,18 +99,41 @@ def _size_lines(of: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield (
         "attention",
         f"{of['n_heads']} query heads, {of['n_key_value_heads']} key and value heads,"
-        f" d_head {of['d_head']}, {'no window' if of['window'] is None else of['window']}",
+        f" d_head {of['d_head']}",
     )
-    yield "MLP", f"gated, d_mlp {of['d_mlp']:,}, {of['act_fn']}"
-    numbers = dict(of["rotary"])
-    kind = numbers.pop("kind")
-    yield "rotary", f"{kind}: " + ", ".join(f"{key} {value}" for key, value in numbers.items())
+    for where, window in _runs(of["windows"]):
+        yield "window", where + ("none" if window is None else f"{window:,} keys")
+    for where, order in _runs(of["order"]):
+        yield "block", f"{where}attention and MLP {_ORDERS[order]}"
+    for where, mlp in _runs(of["mlp"]):
+        yield "MLP", where + _numbers(mlp)
+    for where, rotary in _runs(of["rotary"]):
+        yield (
+            "rotary",
+            where + ("none: positions are learned" if rotary is None else _numbers(rotary)),
+        )
     yield "norm", f"{of['norm']}, eps {of['eps']}"
+    for what, cap in of["softcaps"].items():
+        if cap is not None:
+            yield "soft-cap", f"{what} within ±{cap:g}"
     biases = [name for name, present in of["biases"].items() if present]
     yield "biases", ", ".join(biases) or "none"
     tied = "tied to" if of["tied"] else "apart from"
     yield "vocabulary", f"d_vocab {of['d_vocab']:,}, unembedding {tied} the embedding"
     yield "context", f"{of['n_ctx']:,} positions"
+
+
+_ORDERS = {"sequential": "one after the other", "parallel": "in parallel"}
+
+
+def _numbers(of: Mapping[str, Any]) -> str:
+    """Say what an object holds: its kind first; of long lists only the length."""
+    shown = {
+        key: f"{len(value)} numbers" if isinstance(value, tuple) else value
+        for key, value in of.items()
+        if key != "kind"
+    }
+    return f"{of['kind']}: " + ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
 def _bytes(count: int) -> str:

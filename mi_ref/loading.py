@@ -7,16 +7,18 @@ import os
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mi_ref.backend import Backend, get_backend
+from mi_ref.compat import with_compat
 from mi_ref.errors import ConfigError
 from mi_ref.families import FAMILIES, Family
 from mi_ref.hf_config import HfConfig
 from mi_ref.hook_points import decoder_hook_points
 from mi_ref.model import Model
-from mi_ref.params import check_tensors, load_params
+from mi_ref.params import load_params
 from mi_ref.provenance import Source
+from mi_ref.tensor_check import check_tensors
 from mi_ref.tokenizer import Tokenizer
 from mi_ref.weights import Weights
 
@@ -34,6 +36,7 @@ def from_pretrained(
     token: str | bool | None = None,
     local_files_only: bool = False,
     allow_unread_config: Collection[str] = (),
+    compat: Literal["candle-mi"] | None = None,
 ) -> Model:
     """Load a model.
 
@@ -57,6 +60,10 @@ def from_pretrained(
     allow_unread_config : collection of str
         Keys of ``config.json`` that you know to touch no arithmetic. Recorded in
         ``model.cfg.unread_config`` and in every saved result.
+    compat : {"candle-mi"} or None
+        Compute as that program does where it differs from HuggingFace, to reproduce its published
+        figures: see :mod:`mi_ref.compat`. Recorded in ``model.cfg.compat`` and in every saved
+        result.
 
     Returns
     -------
@@ -78,6 +85,7 @@ def from_pretrained(
     family = find_family(raw, checkpoint)
     read = HfConfig(raw, source=str(checkpoint.config), family=family.model_type)
     cfg = family.read_config(read)
+    cfg = with_compat(cfg, compat)
     cfg = replace(cfg, unread_config=read.done(allow_unread=allow_unread_config))
     weights = Weights(checkpoint.weights, checkpoint.weight_map)
     check_tensors(cfg, family.weight_names, weights.info, source=checkpoint.name)
@@ -85,7 +93,7 @@ def from_pretrained(
     def take(name: str) -> Any:
         return chosen.from_host(weights.load(name, dtype))
 
-    params = load_params(cfg, family.weight_names, take, weights.info)
+    params = load_params(cfg, family.weight_names, take, weights.info, chosen.xp)
     if params.embed.dtype != target:
         raise ConfigError(f"backend {chosen.name!r} gave {params.embed.dtype} for {target}.")
     return Model(
@@ -116,7 +124,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def find_family(raw: dict[str, Any], checkpoint: Checkpoint) -> Family:
-    """Return the family of a config's ``model_type``.
+    """Return the family of a config's ``model_type``, or one inferred, with a warning that says so.
 
     Raises
     ------
@@ -126,9 +134,9 @@ def find_family(raw: dict[str, Any], checkpoint: Checkpoint) -> Family:
     model_type = raw.get("model_type")
     family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
     if family is None:
-        from mi_ref.inspection import unknown_family
+        from mi_ref.inspection import infer_or_refuse
 
-        raise ConfigError(unknown_family(raw, checkpoint))
+        family = infer_or_refuse(raw, checkpoint)
     return family
 
 
@@ -142,6 +150,7 @@ def open_tokenizer(checkpoint: Checkpoint, raw: dict[str, Any]) -> Tokenizer:
         source=checkpoint.name,
         bos_id=_token_id(raw, "bos_token_id"),
         eos_id=_token_id(raw, "eos_token_id"),
+        chat_templates=checkpoint.chat_templates,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from mi_ref import decoder
@@ -12,9 +12,10 @@ from mi_ref._typing import Array, DType, Float
 from mi_ref.backend import Backend
 from mi_ref.cache import Cache
 from mi_ref.config import DecoderConfig
-from mi_ref.errors import HookError, ShapeError
+from mi_ref.errors import HookError, ShapeError, TokenError
 from mi_ref.hook_points import HookPoints
 from mi_ref.hooks import CaptureLike, EditFunction, Edits
+from mi_ref.padding import Batch, Padding, PaddingSide, read_mask
 from mi_ref.params import DecoderParams
 from mi_ref.plan import NO_TAP, HookPlan
 from mi_ref.provenance import Source
@@ -74,14 +75,16 @@ class Model(TextMethods, WeightViews):
         stop_at_layer: int | None = None,
         logits: LogitsWanted = "all",
         prepend_bos: bool | None = None,
+        padding_side: PaddingSide = "right",
+        attention_mask: Any = None,
     ) -> Run:
         """Run the model on a prompt. Pure: nothing of the call remains in the model.
 
         Parameters
         ----------
-        prompt : str, sequence of str or int, or Array
-            Text, or token ids ``[pos]`` or ``[batch, pos]``; with `start_at_layer`, a residual
-            stream ``[batch, pos, d_model]`` instead.
+        prompt : str, sequence of str or int, Array, or Batch
+            Text, several texts, or token ids ``[pos]`` or ``[batch, pos]``; with `start_at_layer`,
+            a residual stream ``[batch, pos, d_model]`` instead.
         capture : iterable of selectors
             What to keep: points, slices, strings, globs, predicates, tuples, or
             :func:`mi_ref.capture` for options.
@@ -98,6 +101,11 @@ class Model(TextMethods, WeightViews):
         prepend_bos : bool or None
             Whether text gets a beginning-of-sequence token; None: as the checkpoint's tokenizer
             does it.
+        padding_side : {"right", "left"}
+            Where shorter prompts of a batch are padded. Each row computes what it would alone;
+            what flows at pads means nothing. ``run.padding`` says where they are.
+        attention_mask : Array, nested sequence, or None
+            For token ids that hold pads: ``[batch, pos]``, 1 for a token and 0 for a pad.
 
         Returns
         -------
@@ -118,15 +126,17 @@ class Model(TextMethods, WeightViews):
         if logits not in ("all", "last", "none"):
             raise ValueError(f"logits={logits!r}: it is 'all', 'last' or 'none'.")
         finish = logits != "none" and layers.stop == self.cfg.n_layers
-        tokens = resid = None
+        tokens = resid = padding = None
         if start_at_layer is None:
-            tokens = self.to_tokens(prompt, prepend_bos=prepend_bos)
+            tokens, padding = self._batch(prompt, prepend_bos, padding_side)
             batch, n_pos = tokens.shape
         else:
             resid = self._residual(prompt, "start_at_layer")
             batch, n_pos = resid.shape[:2]
-        self._check_length(n_pos)
-        sites: set[Site] = {at.embed} if tokens is not None else set()
+        if attention_mask is not None:
+            padding = read_mask(attention_mask, (batch, n_pos), padding, self.backend)
+        self._check_length(n_pos if padding is None else max(padding.lengths))
+        sites: set[Site] = {at.embed, at.pos_embed} if tokens is not None else set()
         if finish:
             sites |= {at.ln_final_scale, at.ln_final_normalized, at.unembed_in, at.logits}
         plan = HookPlan(
@@ -143,14 +153,17 @@ class Model(TextMethods, WeightViews):
         )
         tap = plan.tap(None)
         if tokens is not None:
-            resid = tap(at.embed, decoder.embed(self.params, tokens, self.backend))
-        resid = decoder.run_layers(self.params, self.cfg, resid, layers, plan, self.backend)
+            resid = decoder.embed(self.params, self.cfg, tokens, padding, tap, self.backend)
+        resid = decoder.run_layers(
+            self.params, self.cfg, resid, padding, layers, plan, self.backend
+        )
         out = None
         if finish:
-            last = logits == "last"
-            out = decoder.unembed(self.params, self.cfg, resid, tap, self.backend, last)
+            ends = (n_pos,) * batch if padding is None else padding.stops
+            columns = self._array([[end - 1 for end in ends]])[0, :] if logits == "last" else None
+            out = decoder.unembed(self.params, self.cfg, resid, columns, tap, self.backend)
         plan.check_fired()
-        return Run(tokens, out, resid, Cache(plan.captured, self.hook_points), self)
+        return Run(tokens, padding, out, resid, Cache(plan.captured, self.hook_points), self)
 
     def run_with_cache(
         self,
@@ -203,18 +216,20 @@ class Model(TextMethods, WeightViews):
     ) -> Float[Array, "batch pos d_vocab"]:
         """Return the logits that a residual stream would give if it were the last.
 
-        Final norm (with the statistics of this very stream) and unembedding, exactly as at the
-        end of a forward pass.
+        Final norm (with the statistics of this very stream), unembedding and soft-cap, exactly as
+        at the end of a forward pass; under ``compat="candle-mi"`` without the cap.
         """
         checked = self._residual(resid, "project_to_vocab")
-        return decoder.unembed(self.params, self.cfg, checked, NO_TAP, self.backend, last=False)
+        cfg = self.cfg if self.cfg.compat is None else replace(self.cfg, softcap=None)
+        return decoder.unembed(self.params, cfg, checked, None, NO_TAP, self.backend)
 
     def __repr__(self) -> str:
         cfg = self.cfg
+        compat = "" if cfg.compat is None else f" as {cfg.compat} runs it"
         return (
-            f"<Model {self.source.name}: {cfg.model_type}, {cfg.n_layers} layers, {cfg.n_heads}"
-            f" heads, d_model {cfg.d_model}, d_vocab {cfg.d_vocab}; {self.backend.name},"
-            f" {self.dtype}>"
+            f"<Model {self.source.name}: {cfg.model_type}{compat}, {cfg.n_layers} layers,"
+            f" {cfg.n_heads} heads, d_model {cfg.d_model}, d_vocab {cfg.d_vocab};"
+            f" {self.backend.name}, {self.dtype}>"
         )
 
     def _layers(self, start: int | None, stop: int | None) -> range:
@@ -251,7 +266,21 @@ class Model(TextMethods, WeightViews):
             )
         return self.backend.ops.lay_out(resid, None)
 
+    def _batch(
+        self, prompt: Any, prepend_bos: bool | None, padding_side: PaddingSide
+    ) -> tuple[Array, Padding | None]:
+        if isinstance(prompt, Batch):
+            batch = Batch(self.to_tokens(prompt.tokens), prompt.padding)
+        else:
+            batch = self.to_batch(prompt, padding_side=padding_side, prepend_bos=prepend_bos)
+        return batch.tokens, batch.padding
+
     def _check_length(self, n_pos: int) -> None:
+        if n_pos > self.cfg.n_ctx and self.cfg.learned_positions:
+            raise TokenError(
+                f"the prompt has {n_pos} tokens; {self.source.name} has learned embeddings of"
+                f" {self.cfg.n_ctx} positions and none beyond. Shorten the prompt."
+            )
         if n_pos > self.cfg.n_ctx:
             warnings.warn(
                 f"the prompt has {n_pos} tokens and {self.source.name} was made for"

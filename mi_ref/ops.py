@@ -14,6 +14,14 @@ from functools import partial
 from typing import Any
 
 from mi_ref._typing import Array, Float, Int, Namespace
+from mi_ref.attention_ops import (
+    attention,
+    attention_pattern,
+    attention_scores,
+    mix_values,
+    soft_cap,
+    softmax,
+)
 
 Op = Callable[..., Any]
 
@@ -26,16 +34,18 @@ class Ops:
     embed: Op
     linear: Op
     unembed: Op
+    center: Op
     rms_scale: Op
     rms_norm: Op
     activation: Op
     gate: Op
     rotate: Op
-    causal_scores: Op
+    soft_cap: Op
+    attention_scores: Op
     softmax: Op
     attention_pattern: Op
     mix_values: Op
-    causal_attention: Op
+    attention: Op
     top_k: Op
 
 
@@ -46,16 +56,18 @@ def standard_ops(xp: Namespace, erf: Callable[[Array], Array]) -> Ops:
         embed=partial(embed, xp=xp),
         linear=linear,
         unembed=unembed,
+        center=partial(center, xp=xp),
         rms_scale=partial(rms_scale, xp=xp),
         rms_norm=partial(rms_norm, xp=xp),
         activation=partial(activation, xp=xp, erf=erf),
         gate=partial(gate, xp=xp, erf=erf),
         rotate=partial(rotate, xp=xp),
-        causal_scores=partial(causal_scores, xp=xp),
+        soft_cap=partial(soft_cap, xp=xp),
+        attention_scores=partial(attention_scores, xp=xp),
         softmax=partial(softmax, xp=xp),
         attention_pattern=partial(attention_pattern, xp=xp),
         mix_values=partial(mix_values, xp=xp),
-        causal_attention=partial(causal_attention, xp=xp),
+        attention=partial(attention, xp=xp),
         top_k=partial(top_k, xp=xp),
     )
 
@@ -90,24 +102,40 @@ def linear(
 
 
 def unembed(
-    x: Float[Array, "*rows d_model"], weight: Float[Array, "d_vocab d_model"]
+    x: Float[Array, "*rows d_model"],
+    weight: Float[Array, "d_vocab d_model"],
+    bias: Float[Array, " d_vocab"] | None,
 ) -> Float[Array, "*rows d_vocab"]:
-    """Return ``x @ weight.T``, in an array that suits reading it row by row."""
-    return linear(x, weight, None)
+    """Return ``x @ weight.T + bias``, in an array that suits reading it row by row."""
+    return linear(x, weight, bias)
+
+
+def center(x: Float[Array, "*rows width"], *, xp: Namespace) -> Float[Array, "*rows width"]:
+    """Return each row less its mean."""
+    return x - xp.mean(x, axis=-1, keepdims=True)
 
 
 def rms_scale(
-    x: Float[Array, "*rows d_model"], eps: float, *, xp: Namespace
+    x: Float[Array, "*rows width"], eps: float, *, xp: Namespace
 ) -> Float[Array, "*rows 1"]:
     """Return ``sqrt(mean(x²) + eps)``, what an RMS norm divides by."""
     return xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps)
 
 
 def rms_norm(
-    x: Float[Array, "*rows d_model"], weight: Float[Array, " d_model"], eps: float, *, xp: Namespace
-) -> Float[Array, "*rows d_model"]:
-    """Return ``x / rms_scale(x) * weight``, divided first: the order HuggingFace rounds in."""
-    return x / rms_scale(x, eps, xp=xp) * weight
+    x: Float[Array, "*rows width"],
+    weight: Float[Array, " width"],
+    bias: Float[Array, " width"] | None,
+    eps: float,
+    *,
+    xp: Namespace,
+) -> Float[Array, "*rows width"]:
+    """Return ``x / rms_scale(x) * weight + bias``, in the order in which HuggingFace rounds.
+
+    Of centred rows, it is the layer norm.
+    """
+    normed = x / rms_scale(x, eps, xp=xp) * weight
+    return normed if bias is None else normed + bias
 
 
 def activation(
@@ -148,97 +176,21 @@ def gate(
 
 def rotate(
     x: Float[Array, "batch pos head d_head"],
-    cos: Float[Array, "pos half"],
-    sin: Float[Array, "pos half"],
+    cos: Float[Array, "*rows pos half"],
+    sin: Float[Array, "*rows pos half"],
     *,
     reuse: bool,
     xp: Namespace,
 ) -> Float[Array, "batch pos head d_head"]:
-    """Turn each pair ``(i, i + d_head/2)`` of coordinates by its position's angle.
+    """Turn each pair ``(i, i + half)`` of coordinates by its position's angle; pass the rest on.
 
     `reuse` gives up `x`.
     """
     half = cos.shape[-1]
-    cos, sin = cos[:, None, :], sin[:, None, :]
-    first, second = x[..., :half], x[..., half:]
-    return xp.concat([first * cos - second * sin, second * cos + first * sin], axis=-1)
-
-
-def causal_scores(
-    q: Float[Array, "batch query_pos head d_head"],
-    k: Float[Array, "batch key_pos kv_head d_head"],
-    scale: float,
-    *,
-    xp: Namespace,
-) -> Float[Array, "batch head query_pos key_pos"]:
-    """Return ``scale * q·k``, minus infinity where the key comes after the query."""
-    batch, n_query, n_heads, d_head = q.shape
-    n_key, n_key_heads = k.shape[1], k.shape[2]
-    group = n_heads // n_key_heads
-    # [b, p, h, d] -> [b, kv, group * p, d]: the queries that share a key head in one product
-    queries = xp.reshape(q, (batch, n_query, n_key_heads, group, d_head))
-    queries = xp.permute_dims(queries, (0, 2, 3, 1, 4))
-    queries = xp.reshape(queries, (batch, n_key_heads, group * n_query, d_head))
-    scores = queries @ xp.permute_dims(k, (0, 2, 3, 1)) * scale
-    scores = xp.reshape(scores, (batch, n_heads, n_query, n_key))
-    rows = xp.arange(n_query, device=q.device)[:, None]
-    visible = xp.arange(n_key, device=q.device)[None, :] <= rows + (n_key - n_query)
-    return xp.where(visible, scores, -xp.inf)
-
-
-def softmax(
-    scores: Float[Array, "*rows key_pos"], *, reuse: bool, xp: Namespace
-) -> Float[Array, "*rows key_pos"]:
-    """Return the softmax over the last axis. `reuse` gives up `scores`."""
-    powers = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))
-    return powers / xp.sum(powers, axis=-1, keepdims=True)
-
-
-def attention_pattern(
-    scores: Float[Array, "batch head query_pos key_pos"],
-    *,
-    reuse: bool,
-    masked: bool,
-    xp: Namespace,
-) -> Float[Array, "batch head query_pos key_pos"]:
-    """Return the softmax over keys. `reuse` gives up `scores`.
-
-    `masked` promises that keys after the query have minus infinity, and may be left out.
-    """
-    return softmax(scores, reuse=reuse, xp=xp)
-
-
-def mix_values(
-    pattern: Float[Array, "batch head query_pos key_pos"],
-    v: Float[Array, "batch key_pos kv_head d_head"],
-    *,
-    masked: bool,
-    xp: Namespace,
-) -> Float[Array, "batch query_pos head d_head"]:
-    """Return each head's values weighted by its pattern.
-
-    `masked` promises that keys after the query have weight zero, and may be left out.
-    """
-    batch, n_heads, n_query, n_key = pattern.shape
-    n_key_heads, d_head = v.shape[2], v.shape[3]
-    group = n_heads // n_key_heads
-    rows = xp.reshape(pattern, (batch, n_key_heads, group * n_query, n_key))
-    mixed = rows @ xp.permute_dims(v, (0, 2, 1, 3))
-    mixed = xp.reshape(mixed, (batch, n_heads, n_query, d_head))
-    return xp.permute_dims(mixed, (0, 2, 1, 3))
-
-
-def causal_attention(
-    q: Float[Array, "batch query_pos head d_head"],
-    k: Float[Array, "batch key_pos kv_head d_head"],
-    v: Float[Array, "batch key_pos kv_head d_head"],
-    scale: float,
-    *,
-    xp: Namespace,
-) -> Float[Array, "batch query_pos head d_head"]:
-    """Return causal attention as a whole, for when nobody looks at scores or pattern."""
-    pattern = softmax(causal_scores(q, k, scale, xp=xp), reuse=True, xp=xp)
-    return mix_values(pattern, v, masked=True, xp=xp)
+    cos, sin = cos[..., :, None, :], sin[..., :, None, :]
+    first, second, passed = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+    turned = [first * cos - second * sin, second * cos + first * sin, passed]
+    return xp.concat(turned, axis=-1)
 
 
 def top_k(

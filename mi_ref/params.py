@@ -1,20 +1,20 @@
-"""A decoder's parameters, and how they are taken from a checkpoint: each tensor used or refused."""
+"""A decoder's parameters, and how they are taken from a checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
 
-from mi_ref._typing import Array, Float
-from mi_ref.config import DecoderConfig, Layer
-from mi_ref.errors import WeightError
-from mi_ref.weights import TensorInfo
+from mi_ref._typing import Array, Float, Namespace
+from mi_ref.config import DecoderConfig, Experts, Layer, NormKind, RMSNorm
+from mi_ref.weight_names import Fused, Module, WeightNames, modules_of
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """An affine map, ``x @ weight.T + bias``: the weight as checkpoints store it."""
+    """An affine map, ``x @ weight.T + bias``."""
 
     weight: Float[Array, "d_out d_in"]
     bias: Float[Array, " d_out"] | None
@@ -22,121 +22,65 @@ class Linear:
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """Gain of a norm."""
+    """Gain and bias of a norm."""
 
-    weight: Float[Array, " d_model"]
+    weight: Float[Array, " width"]
+    bias: Float[Array, " width"] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MLPParams:
+    """Parameters of one MLP."""
+
+    gate: Linear | None
+    """None in a plain MLP."""
+    into: Linear
+    out: Linear
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertsParams:
+    """Parameters of a mixture of experts."""
+
+    router: Linear
+    experts: tuple[MLPParams, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerParams:
-    """Parameters of one block."""
+    """Parameters of one block; None for what it does not have."""
 
-    ln1: Norm
+    ln1: Norm | None
     query: Linear
     key: Linear
     value: Linear
+    q_norm: Norm | None
+    k_norm: Norm | None
     out: Linear
-    ln2: Norm
-    mlp_gate: Linear
-    mlp_in: Linear
-    mlp_out: Linear
+    ln1_post: Norm | None
+    ln2: Norm | None
+    mlp: MLPParams | ExpertsParams
+    ln2_post: Norm | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderParams:
-    """Parameters of a whole decoder. `unembed` is `embed` itself if the two are tied."""
+    """Parameters of a whole decoder. `unembed` has `embed` itself if the two are tied."""
 
     embed: Float[Array, "d_vocab d_model"]
+    pos_embed: Float[Array, "n_ctx d_model"] | None
     layers: tuple[LayerParams, ...]
     ln_final: Norm
-    unembed: Float[Array, "d_vocab d_model"]
+    unembed: Linear
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WeightNames:
-    """Where a family's checkpoints keep each module: its path without ``.weight`` or ``.bias``.
-
-    ``{layer}`` stands for the number of the block.
-    """
-
-    embed: str
-    ln_final: str
-    unembed: str
-    ln1: str
-    query: str
-    key: str
-    value: str
-    out: str
-    ln2: str
-    mlp_gate: str
-    mlp_in: str
-    mlp_out: str
-    ignored: tuple[str, ...]
-    """Tensors that may be present and carry nothing, by full name."""
-
-
-Take = Callable[[str], Array]
-
-
-@dataclass(frozen=True, slots=True)
-class TensorFault:
-    """One tensor that does not fit; ``str`` gives the sentence."""
-
-    kind: Literal["missing", "misshapen", "unused"]
-    name: str
-    detail: str
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.detail}"
-
-
-def check_tensors(
-    cfg: DecoderConfig, names: WeightNames, info: Mapping[str, TensorInfo], *, source: str
-) -> None:
-    """Refuse a checkpoint with a tensor missing, misshapen or unused.
-
-    Raises
-    ------
-    WeightError
-        Listing all of them, with the sizes in the config that each shape comes from.
-    """
-    if faults := tensor_faults(cfg, names, info):
-        shown = "\n  ".join(map(str, faults[:12]))
-        more = f"\n  and {len(faults) - 12} more" if len(faults) > 12 else ""
-        raise WeightError(
-            f"the weights of {source} do not fit its config.json:\n  {shown}{more}\n"
-            "Are config and weights from the same checkpoint, and is it whole?"
-        )
-
-
-def tensor_faults(
-    cfg: DecoderConfig, names: WeightNames, info: Mapping[str, TensorInfo]
-) -> list[TensorFault]:
-    """Return what is wrong with a checkpoint's tensors; empty if they fit."""
-    faults = []
-    expected = {name: (shape, why) for name, shape, why in _expected(cfg, names)}
-    spared = {pattern.format(layer=i) for pattern in names.ignored for i in range(cfg.n_layers)}
-    if cfg.tied:
-        # HuggingFace ties only if the file lacks one of the two, or holds them equal.
-        spared.add(f"{names.unembed}.weight")
-    for name, (shape, why) in expected.items():
-        if name not in info:
-            faults.append(TensorFault("missing", name, f"is missing: {shape} = ({why}) was needed"))
-        elif info[name].shape != shape:
-            detail = f"is {info[name].shape}; config.json asks for {shape} = ({why})"
-            faults.append(TensorFault("misshapen", name, detail))
-    faults += [
-        TensorFault("unused", name, f"{tensor.shape} is not used by this architecture")
-        for name, tensor in info.items()
-        if name not in expected and name not in spared
-    ]
-    return faults
+Take: TypeAlias = Callable[[str], Array]
 
 
 def load_params(
-    cfg: DecoderConfig, names: WeightNames, take: Take, available: Mapping[str, TensorInfo]
+    cfg: DecoderConfig, names: WeightNames, take: Take, available: Collection[str], xp: Namespace
 ) -> DecoderParams:
-    """Take every parameter; call `check_tensors` first.
+    """Take every parameter; call `mi_ref.tensor_check.check_tensors` first.
 
     Parameters
     ----------
@@ -146,71 +90,132 @@ def load_params(
         The family's names.
     take : callable
         Returns the backend's array for a tensor name.
-    available : mapping
+    available : collection of str
         The checkpoint's tensors.
+    xp
+        The backend's namespace.
     """
-    embed = take(f"{names.embed}.weight")
-    own_unembed = f"{names.unembed}.weight" in available
+    names = names.found_in(available)
+    load = _Loader(names, take, available, xp)
+    embed = take(f"{names.prefix}{names.embed}.weight")
+    own = f"{names.unembed}.weight" in available
     return DecoderParams(
         embed=embed,
-        layers=tuple(_load_layer(names, i, take, available) for i in range(cfg.n_layers)),
-        ln_final=Norm(take(f"{names.ln_final}.weight")),
-        unembed=take(f"{names.unembed}.weight") if own_unembed else embed,
+        pos_embed=(
+            take(f"{names.prefix}{names.pos_embed}.weight") if cfg.learned_positions else None
+        ),
+        layers=tuple(load.layer(cfg, n) for n in range(cfg.n_layers)),
+        ln_final=load.norm(names.prefix + names.ln_final, cfg.ln_final),
+        unembed=Linear(take(f"{names.unembed}.weight") if own else embed, load.bias(names.unembed)),
     )
 
 
-def _load_layer(
-    names: WeightNames, number: int, take: Take, available: Mapping[str, TensorInfo]
-) -> LayerParams:
-    def module(slot: str) -> Any:
-        path = getattr(names, slot).format(layer=number)
-        if slot in ("ln1", "ln2"):
-            return Norm(take(f"{path}.weight"))
-        bias = take(f"{path}.bias") if f"{path}.bias" in available else None
-        return Linear(take(f"{path}.weight"), bias)
+@dataclass(frozen=True, slots=True)
+class _Loader:
+    names: WeightNames
+    take: Take
+    available: Collection[str]
+    xp: Namespace
 
-    return LayerParams(**{field.name: module(field.name) for field in fields(LayerParams)})
+    def layer(self, cfg: DecoderConfig, number: int) -> LayerParams:
+        """Return the parameters of one block."""
+        layer = cfg.layers[number]
+        modules = {(m.slot, m.expert): m for m in modules_of(layer, cfg.d_model)}
+        linears = {
+            key: self.linear(self.names.path(*_place(key, number)))
+            for key, module in modules.items()
+            if module.into is not None and not self._is_fused(module.slot)
+        }
+        for fused in self.names.fused:
+            parts = [modules[slot, 0] for slot in fused.slots if (slot, 0) in modules]
+            if parts:
+                whole = self.linear(self.names.path(fused.slots[0], number))
+                linears |= self.split(whole, fused, parts, layer)
+        qk_norm = layer.attn.qk_norm
+
+        def norm(slot: str, kind: NormKind | None) -> Norm | None:
+            return None if kind is None else self.norm(self.names.path(slot, number), kind)
+
+        return LayerParams(
+            ln1=norm("ln1", layer.ln1),
+            query=linears["query", 0],
+            key=linears["key", 0],
+            value=linears["value", 0],
+            q_norm=norm("q_norm", None if qk_norm is None else qk_norm.norm),
+            k_norm=norm("k_norm", None if qk_norm is None else qk_norm.norm),
+            out=linears["out", 0],
+            ln1_post=norm("ln1_post", layer.ln1_post),
+            ln2=norm("ln2", layer.ln2),
+            mlp=_mlp(layer, linears),
+            ln2_post=norm("ln2_post", layer.ln2_post),
+        )
+
+    def linear(self, path: str) -> Linear:
+        """Return the module stored at `path`."""
+        weight = self.take(f"{path}.weight")
+        return Linear(weight.mT if self.names.transposed else weight, self.bias(path))
+
+    def bias(self, path: str) -> Array | None:
+        """Return the bias stored at `path`, if there is one."""
+        return self.take(f"{path}.bias") if f"{path}.bias" in self.available else None
+
+    def norm(self, path: str, kind: NormKind) -> Norm:
+        """Return the norm stored at `path`."""
+        weight = self.take(f"{path}.weight")
+        offset = isinstance(kind, RMSNorm) and kind.unit_offset
+        return Norm(weight + 1.0 if offset else weight, self.bias(path))
+
+    def split(
+        self, whole: Linear, fused: Fused, parts: list[Module], layer: Layer
+    ) -> dict[tuple[str, int], Linear]:
+        """Cut a fused module into its parts, along the outputs."""
+        split = {}
+        start = 0
+        for place, part in enumerate(parts):
+            width = part.out[1]
+            if fused.per_head:
+                n_heads = width // layer.attn.d_head
+                cut = partial(self._turns, place=place, n_parts=len(parts), n_heads=n_heads)
+            else:
+                cut = partial(_rows, start=start, stop=start + width)
+            split[part.slot, 0] = _map(whole, cut)
+            start += width
+        return split
+
+    def _turns(self, x: Array, place: int, n_parts: int, n_heads: int) -> Array:
+        """Take one part of those that take turns by head: [head * part * d_head, …]."""
+        rest = x.shape[1:]
+        by_head = self.xp.reshape(x, (n_heads, n_parts, -1, *rest))
+        return self.xp.reshape(by_head[:, place, ...], (-1, *rest))
+
+    def _is_fused(self, slot: str) -> bool:
+        return any(slot in fused.slots for fused in self.names.fused)
 
 
-def _expected(cfg: DecoderConfig, names: WeightNames) -> Iterator[tuple[str, tuple[int, ...], str]]:
-    """Yield name, shape and the meaning of that shape for every tensor the config asks for."""
-    vocab = ("d_vocab", cfg.d_vocab)
-    model = ("d_model", cfg.d_model)
-    yield _tensor(f"{names.embed}.weight", vocab, model)
-    for number, layer in enumerate(cfg.layers):
-        for slot, out, into, bias in _modules(layer, model):
-            path = getattr(names, slot).format(layer=number)
-            yield _tensor(f"{path}.weight", *(axis for axis in (out, into) if axis))
-            if bias:
-                yield _tensor(f"{path}.bias", out)
-    yield _tensor(f"{names.ln_final}.weight", model)
-    if not cfg.tied:
-        yield _tensor(f"{names.unembed}.weight", vocab, model)
+def _place(key: tuple[str, int], layer: int) -> tuple[str, int, int]:
+    slot, expert = key
+    return slot, layer, expert
 
 
-_Axis = tuple[str, int]
+def _rows(x: Array, start: int, stop: int) -> Array:
+    return x[start:stop, ...]
 
 
-def _modules(layer: Layer, model: _Axis) -> Iterator[tuple[str, _Axis, _Axis | None, bool]]:
-    """Yield slot, output axis, input axis and whether there is a bias, of one block's modules."""
-    attn, mlp = layer.attn, layer.mlp
-    query = (f"n_heads {attn.n_heads} × d_head {attn.d_head}", attn.n_heads * attn.d_head)
-    key = (
-        f"n_key_value_heads {attn.n_key_value_heads} × d_head {attn.d_head}",
-        attn.n_key_value_heads * attn.d_head,
+def _map(linear: Linear, cut: Callable[[Array], Array]) -> Linear:
+    return Linear(cut(linear.weight), None if linear.bias is None else cut(linear.bias))
+
+
+def _mlp(layer: Layer, linears: dict[tuple[str, int], Linear]) -> MLPParams | ExpertsParams:
+    if isinstance(layer.mlp, Experts):
+        experts = (
+            MLPParams(
+                gate=linears["expert_gate", n],
+                into=linears["expert_in", n],
+                out=linears["expert_out", n],
+            )
+            for n in range(layer.mlp.n_experts)
+        )
+        return ExpertsParams(router=linears["router", 0], experts=tuple(experts))
+    return MLPParams(
+        gate=linears.get(("mlp_gate", 0)), into=linears["mlp_in", 0], out=linears["mlp_out", 0]
     )
-    neurons = ("d_mlp", mlp.d_mlp)
-    yield "ln1", model, None, False
-    yield "query", query, model, attn.bias_qkv
-    yield "key", key, model, attn.bias_qkv
-    yield "value", key, model, attn.bias_qkv
-    yield "out", model, query, attn.bias_out
-    yield "ln2", model, None, False
-    yield "mlp_gate", neurons, model, mlp.bias
-    yield "mlp_in", neurons, model, mlp.bias
-    yield "mlp_out", model, neurons, mlp.bias
-
-
-def _tensor(name: str, *axes: _Axis) -> tuple[str, tuple[int, ...], str]:
-    meaning = ", ".join(label if "×" in label else f"{label} {size}" for label, size in axes)
-    return name, tuple(size for _, size in axes), meaning

@@ -51,6 +51,8 @@ def provenance(model: Model, *, seed: int | None = None) -> dict[str, Any]:
         "weights_sha256": model.source.sha256(),
         "model_type": model.cfg.model_type,
         "unread_config": list(model.cfg.unread_config),
+        "inferred": list(model.cfg.inferred),
+        "compat": model.cfg.compat,
         "backend": model.backend.name,
         "device": str(model.params.embed.device),
         "dtype": str(model.dtype).rpartition(".")[2],

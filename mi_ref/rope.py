@@ -1,7 +1,8 @@
 """Rotary position embedding: its variants as data, and the angles each gives.
 
 A pair of coordinates ``(i, i + d/2)`` of a query or key turns by ``position * inv_freq[i]``;
-variants differ in ``inv_freq`` and in a factor on cosine and sine.
+variants differ in ``inv_freq`` and in a factor on cosine and sine. ``d`` is the width of a head, or
+the part of it that turns.
 
 Everything is computed in float64 and cast at the end. Computed in float32, the angle at position
 2,000 is off by up to 1e-4, which is larger than all other rounding of a float32 pass together.
@@ -16,6 +17,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from mi_ref._typing import Array, DType, Float, Namespace
+from mi_ref.backend import Backend
+from mi_ref.padding import Padding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,45 +70,77 @@ class YarnRope:
     truncate: bool
 
 
-Rope: TypeAlias = DefaultRope | LinearRope | DynamicRope | Llama3Rope | YarnRope
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LongRope:
+    """Each frequency divided by a factor of its own, from one list for short and one for long."""
+
+    theta: float
+    short_factors: tuple[float, ...]
+    long_factors: tuple[float, ...]
+    """For sequences longer than `original_n_ctx`, at all their positions."""
+    original_n_ctx: int
+    attention_factor: float
+    """Multiplies cosine and sine, at all lengths; already resolved from the lengths' ratio."""
+
+
+Rope: TypeAlias = DefaultRope | LinearRope | DynamicRope | Llama3Rope | YarnRope | LongRope
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rotary:
+    """Rotary embedding of one layer's queries and keys."""
+
+    rope: Rope
+    dims: int
+    """How many of a head's coordinates turn, from the first on; the others pass."""
 
 
 def rotary_tables(
-    rope: Rope, d_head: int, n_pos: int, *, dtype: DType, xp: Namespace, device: object = None
-) -> tuple[Float[Array, "pos half"], Float[Array, "pos half"]]:
-    """Return cosine and sine of every position's angles, for the first half of the coordinates.
+    rotary: Rotary, n_pos: int, padding: Padding | None, *, dtype: DType, backend: Backend
+) -> tuple[Float[Array, "*rows pos half"], Float[Array, "*rows pos half"]]:
+    """Return cosine and sine of every position's angles, for the first half of what turns.
 
     Parameters
     ----------
-    rope : Rope
+    rotary : Rotary
         The variant.
-    d_head : int
-        Width of a head; even.
     n_pos : int
         Length of the sequence. Some variants' frequencies depend on it.
+    padding : Padding or None
+        Where each row's tokens stand, if there are pads. Each row then has frequencies for its
+        own length, as if it ran alone.
     dtype : dtype
         Of the result; the computation is in float64.
-    xp, device
+    backend : Backend
         Where to compute.
 
     Returns
     -------
     tuple of Array
-        Cosine and sine, each ``[pos, d_head / 2]``, times the variant's attention factor.
+        Cosine and sine, each ``[pos, dims / 2]`` or, with padding, ``[batch, pos, dims / 2]``,
+        times the variant's attention factor.
     """
-    powers = xp.arange(0, d_head, 2, dtype=xp.float64, device=device) / d_head
-    inv_freq, factor = _frequencies(rope, powers, d_head, n_pos, xp)
-    positions = xp.arange(n_pos, dtype=xp.float64, device=device)
+    xp, device = backend.xp, backend.device
+    powers = xp.arange(0, rotary.dims, 2, dtype=xp.float64, device=device) / rotary.dims
+    if padding is None:
+        positions = xp.arange(n_pos, dtype=xp.float64, device=device)
+        inv_freq, factor = _frequencies(rotary, powers, n_pos, backend)
+    else:
+        positions = xp.astype(padding.positions(backend), xp.float64)
+        by_length = {n: _frequencies(rotary, powers, n, backend) for n in set(padding.lengths)}
+        inv_freq = xp.stack([by_length[n][0] for n in padding.lengths])
+        factor = by_length[padding.lengths[0]][1]
     # Computed as [half, pos] and turned: the order in which NumPy's backend keeps activations.
-    angles = xp.reshape(inv_freq, (d_head // 2, 1)) * xp.reshape(positions, (1, n_pos))
+    angles = inv_freq[..., :, None] * positions[..., None, :]
     cos, sin = xp.cos(angles) * factor, xp.sin(angles) * factor
     return xp.astype(cos, dtype).mT, xp.astype(sin, dtype).mT
 
 
 def _frequencies(
-    rope: Rope, powers: Float[Array, " half"], d_head: int, n_pos: int, xp: Namespace
+    rotary: Rotary, powers: Float[Array, " half"], n_pos: int, backend: Backend
 ) -> tuple[Float[Array, " half"], float]:
     """Return ``inv_freq`` and the factor on cosine and sine."""
+    rope, dims, xp = rotary.rope, rotary.dims, backend.xp
     match rope:
         case DefaultRope():
             return _inverse_powers(rope.theta, powers, xp), 1.0
@@ -113,12 +148,16 @@ def _frequencies(
             return _inverse_powers(rope.theta, powers, xp) / rope.factor, 1.0
         case DynamicRope():
             stretch = rope.factor * max(n_pos, rope.original_n_ctx) / rope.original_n_ctx
-            base = rope.theta * (stretch - (rope.factor - 1)) ** (d_head / (d_head - 2))
+            base = rope.theta * (stretch - (rope.factor - 1)) ** (dims / (dims - 2))
             return _inverse_powers(base, powers, xp), 1.0
         case Llama3Rope():
             return _llama3(rope, _inverse_powers(rope.theta, powers, xp), xp), 1.0
         case YarnRope():
-            return _yarn(rope, powers, d_head, xp), rope.attention_factor
+            return _yarn(rope, powers, dims, xp), rope.attention_factor
+        case LongRope():
+            listed = rope.long_factors if n_pos > rope.original_n_ctx else rope.short_factors
+            factors = xp.asarray(listed, dtype=xp.float64, device=backend.device)
+            return _inverse_powers(rope.theta, powers, xp) / factors, rope.attention_factor
 
 
 def _inverse_powers(base: float, powers: Float[Array, " half"], xp: Namespace) -> Array:
@@ -133,17 +172,17 @@ def _llama3(rope: Llama3Rope, inv_freq: Float[Array, " half"], xp: Namespace) ->
     return xp.where(turns > rope.high_freq_factor, inv_freq, slow)
 
 
-def _yarn(rope: YarnRope, powers: Float[Array, " half"], d_head: int, xp: Namespace) -> Array:
+def _yarn(rope: YarnRope, powers: Float[Array, " half"], dims: int, xp: Namespace) -> Array:
     def dimension(turns: float) -> float:
         """Return the coordinate pair that makes `turns` turns over the original context."""
         ratio = rope.original_n_ctx / (turns * 2 * math.pi)
-        return d_head * math.log(ratio) / (2 * math.log(rope.theta))
+        return dims * math.log(ratio) / (2 * math.log(rope.theta))
 
     low, high = dimension(rope.beta_fast), dimension(rope.beta_slow)
     if rope.truncate:
         low, high = math.floor(low), math.ceil(high)
-    low, high = max(low, 0), min(high, d_head - 1)
+    low, high = max(low, 0), min(high, dims - 1)
     width = high - low if high != low else 0.001
-    ramp = xp.clip((powers * (d_head / 2) - low) / width, 0.0, 1.0)
+    ramp = xp.clip((powers * (dims / 2) - low) / width, 0.0, 1.0)
     inv_freq = _inverse_powers(rope.theta, powers, xp)
     return inv_freq / rope.factor * ramp + inv_freq * (1 - ramp)

@@ -3,36 +3,164 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from mi_ref.hf_config import HfConfig
-from mi_ref.rope import DefaultRope, DynamicRope, LinearRope, Llama3Rope, Rope, YarnRope
+from mi_ref.rope import (
+    DefaultRope,
+    DynamicRope,
+    LinearRope,
+    Llama3Rope,
+    LongRope,
+    Rope,
+    Rotary,
+    YarnRope,
+)
+
+KINDS = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
+"""Rotary variants by HuggingFace's names."""
 
 
-def read_rope(read: HfConfig, *, n_ctx: int, default_theta: float) -> Rope:
-    """Return the rotary variant that `read` asks for.
+def read_rope(
+    read: HfConfig,
+    *,
+    n_ctx: int,
+    d_head: int,
+    default_theta: float,
+    theta_key: str = "rope_theta",
+    partial_key: str | None = None,
+    default_partial: float = 1.0,
+    default_original: int | None = None,
+    kinds: tuple[str, ...] = KINDS,
+) -> Rotary:
+    """Return the rotary embedding that `read` asks for.
 
     Old files have ``rope_theta`` and ``rope_scaling`` (``type`` or ``rope_type``); transformers 5
     writes one ``rope_parameters``. What both give, ``rope_scaling`` decides, as there.
 
+    Parameters
+    ----------
+    read : HfConfig
+        The config.
+    n_ctx : int
+        Positions the model was made for.
+    d_head : int
+        Width of a head.
+    default_theta : float
+        Base, where the config gives none.
+    theta_key : str
+        What old files call the base.
+    partial_key : str or None
+        What old files call the part of a head that turns; None if all of it does.
+    default_partial : float
+        That part, where the config gives none.
+    default_original : int or None
+        Positions before scaling, where the config gives none outside of the rope parameters; None
+        to take them from there.
+    kinds : tuple of str
+        The variants that the family knows.
+
     Source: transformers 5.23.0 ``RotaryEmbeddingConfigMixin``.
     """
-    theta = read.number("rope_theta", default_theta)
+    theta = read.number(theta_key, default_theta)
+    partial = 1.0 if partial_key is None else read.number(partial_key, default_partial)
     old, new = read.section("rope_scaling"), read.section("rope_parameters")
     key, values = ("rope_scaling", old) if old else ("rope_parameters", new)
     inner = read.nested(key, values)
+    theta = inner.number("rope_theta", theta)
+    if partial_key is not None:
+        partial = inner.number("partial_rotary_factor", partial)
     original = "original_max_position_embeddings"
     # Where both stand, HuggingFace lets the outer original length win.
-    n_original = read.integer(original, n_ctx) if read.has(original) else None
-    return _variant(inner, inner.number("rope_theta", theta), n_ctx, n_original)
+    outside = read.has(original) or default_original is not None
+    n_original = read.integer(original, default_original or n_ctx) if outside else None
+    return rotary(
+        inner, theta, n_ctx=n_ctx, n_original=n_original, width=d_head * partial, kinds=kinds
+    )
 
 
-def _variant(read: HfConfig, theta: float, n_ctx: int, n_original: int | None) -> Rope:
-    kinds = {kind: kind for kind in ("default", "linear", "dynamic", "llama3", "yarn")}
+def read_rope_by_type(
+    read: HfConfig,
+    *,
+    n_ctx: int,
+    d_head: int,
+    thetas: Mapping[str, tuple[str, float]],
+    scaled: str,
+) -> dict[str, Rotary]:
+    """Return the rotary embedding of each type of layer.
+
+    Parameters
+    ----------
+    read : HfConfig
+        The config; transformers 5 nests its ``rope_parameters`` by type of layer.
+    n_ctx, d_head
+        As for `read_rope`.
+    thetas : mapping
+        For each type of layer, what old files call its base, and the base where none is given.
+    scaled : str
+        The type that the ``rope_scaling`` of old files is for.
+    """
+    outer = read.nested("rope_parameters", read.section("rope_parameters"))
+    found = {}
+    for kind, (key, default) in thetas.items():
+        theta = read.number(key, default)
+        old = read.section("rope_scaling") if kind == scaled else {}
+        inner = read.nested(f"rope_parameters.{kind}", {**outer.section(kind), **old})
+        theta = inner.number("rope_theta", theta)
+        found[kind] = rotary(inner, theta, n_ctx=n_ctx, n_original=None, width=float(d_head))
+    return found
+
+
+def rotary(
+    read: HfConfig,
+    theta: float,
+    *,
+    n_ctx: int,
+    n_original: int | None,
+    width: float,
+    kinds: tuple[str, ...] = KINDS,
+) -> Rotary:
+    """Return the rotary embedding of one set of rope parameters.
+
+    Parameters
+    ----------
+    read : HfConfig
+        The parameters.
+    theta : float
+        Base.
+    n_ctx : int
+        Positions the model was made for.
+    n_original : int or None
+        Positions it was made for before scaling, if the config gives that outside of `read`.
+    width : float
+        How much of a head turns; rounded down.
+    kinds : tuple of str
+        The variants allowed.
+    """
+    dims = int(width)
+    read.require(
+        dims % 2 == 0 and dims > 0,
+        f"rotary embedding turns {dims} coordinates of a head; it needs an even number",
+    )
+    return Rotary(rope=_variant(read, theta, n_ctx, n_original, dims, kinds), dims=dims)
+
+
+def _variant(
+    read: HfConfig,
+    theta: float,
+    n_ctx: int,
+    n_original: int | None,
+    dims: int,
+    kinds: tuple[str, ...],
+) -> Rope:
+    names = {kind: kind for kind in kinds}
+    if "longrope" in kinds:
+        names["su"] = "longrope"
     # "type" is the older spelling; where both stand, HuggingFace reads "rope_type".
-    older = "default" if read.has("rope_type") else read.choice("type", kinds, "default")
+    older = "default" if read.has("rope_type") else read.choice("type", names, "default")
     if read.has("rope_type") and read.has("type"):
-        read.choice("type", kinds)
-    match read.choice("rope_type", kinds, older):
+        read.choice("type", names)
+    match read.choice("rope_type", names, older):
         case "linear":
             return LinearRope(theta=theta, factor=read.number("factor"))
         case "dynamic":
@@ -49,8 +177,25 @@ def _variant(read: HfConfig, theta: float, n_ctx: int, n_original: int | None) -
             )
         case "yarn":
             return _yarn(read, theta, n_ctx, n_original)
+        case "longrope":
+            return _longrope(read, theta, n_ctx, n_original, dims)
         case _:
             return DefaultRope(theta=theta)
+
+
+def _longrope(
+    read: HfConfig, theta: float, n_ctx: int, n_original: int | None, dims: int
+) -> LongRope:
+    original = _original(read, n_ctx, n_original)
+    factor = read.number("factor", n_ctx / original)
+    inferred = math.sqrt(1 + math.log(factor) / math.log(original)) if factor > 1 else 1.0
+    return LongRope(
+        theta=theta,
+        short_factors=read.numbers("short_factor", dims // 2),
+        long_factors=read.numbers("long_factor", dims // 2),
+        original_n_ctx=original,
+        attention_factor=read.number("attention_factor", inferred),
+    )
 
 
 def _original(read: HfConfig, n_ctx: int, n_original: int | None) -> int:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mi_ref._typing import Array, Float, Int
+from mi_ref._typing import Array, Bool, Float, Int
 from mi_ref.cache import Cache
 from mi_ref.errors import ShapeError
+from mi_ref.padding import Padding
 from mi_ref.selection import Selector
 from mi_ref.tables import Table
 
@@ -65,6 +66,8 @@ class Run:
     ----------
     tokens : Array or None
         Token ids ``[batch, pos]``; None if the run started from a residual stream.
+    padding : Padding or None
+        Which columns of each row are tokens; None if all are.
     logits : Array or None
         ``[batch, pos, d_vocab]``; one position for ``logits="last"``; None for ``"none"`` and for
         a run that stopped at a layer.
@@ -76,6 +79,7 @@ class Run:
     """
 
     tokens: Int[Array, "batch pos"] | None
+    padding: Padding | None
     logits: Float[Array, "batch out_pos d_vocab"] | None
     resid: Float[Array, "batch pos d_model"]
     cache: Cache
@@ -86,6 +90,8 @@ class Run:
 
     def top(self, k: int = 5, *, pos: int = -1, batch: int = 0) -> Predictions:
         """Return the `k` likeliest tokens to follow position `pos` of row `batch`.
+
+        In a padded batch `pos` counts the row's own tokens, so that -1 is its last.
 
         Raises
         ------
@@ -99,8 +105,11 @@ class Run:
             raise ShapeError(
                 f"pos={pos}, batch={batch} lies outside the logits (batch {n_rows}, pos {n_out})."
             )
+        column = pos % n_out
+        if self.padding is not None and n_out == self.padding.n_pos:
+            column = self._column(batch, pos)
         backend = self.model.backend
-        row = self.logits[batch % n_rows, pos % n_out, :]
+        row = self.logits[batch % n_rows, column, :]
         weights = backend.ops.softmax(row, reuse=False)
         values, ids = backend.ops.top_k(row, min(k, row.shape[0]))
         chosen = backend.to_host(backend.xp.take(weights, ids, axis=0)).tolist()
@@ -113,6 +122,21 @@ class Run:
                 for rank, (token, logit, probability) in enumerate(best, start=1)
             )
         )
+
+    def _column(self, row: int, pos: int) -> int:
+        assert self.padding is not None
+        try:
+            return self.padding.column(row, pos)
+        except IndexError as error:
+            raise ShapeError(f"pos={pos}, batch={row}: {error}") from None
+
+    @property
+    def attention_mask(self) -> Bool[Array, "batch pos"]:
+        """Where there are tokens: false at pads."""
+        backend, shape = self.model.backend, self.resid.shape[:2]
+        if self.padding is not None:
+            return self.padding.mask(backend)
+        return backend.xp.ones(shape, dtype=backend.xp.bool, device=backend.device)
 
     def __repr__(self) -> str:
         size = "×".join(map(str, self.resid.shape[:2]))

@@ -9,7 +9,7 @@ from typing import Any, SupportsIndex, TypeAlias
 from mi_ref.errors import HookError
 from mi_ref.hook_points import HookPoints
 from mi_ref.naming import named_site, parse_point
-from mi_ref.sites import GlobalSite, LayerPoint, LayerSite, LayerSpan, Point
+from mi_ref.sites import GlobalSite, LayerPoint, LayerSite, LayerSpan, Point, Site
 
 Selector: TypeAlias = (
     GlobalSite | LayerPoint | LayerSpan | str | tuple[Any, ...] | Callable[[str], bool]
@@ -43,8 +43,14 @@ def select(
         return _matching(selector, lambda name: fnmatchcase(name, selector), points, passed)
     if isinstance(selector, LayerSpan):
         _refuse_absent(selector.site, points)
-        layers = selector.layers(points.n_layers)
-        return _some(selector, [selector.site[layer] for layer in sorted(layers)], passed)
+        found: list[Point] = [
+            selector.site[layer] for layer in sorted(selector.layers(points.n_layers))
+        ]
+        # Of a site that some layers lack, a slice means those that have it.
+        present = [point for point in found if points.absence(point) is None]
+        if found and not present:
+            _refuse_absent(found[0], points)
+        return _some(selector, present, passed)
     if isinstance(selector, LayerSite):
         raise HookError(f"{selector!r} is a site: write {selector!r}[:] for every layer.")
     if not isinstance(selector, GlobalSite | LayerPoint | str | tuple):
@@ -88,6 +94,7 @@ def resolve(selector: Selector, points: HookPoints) -> Point:
         if not -n_layers <= point.layer < n_layers:
             raise HookError(f"{point!r}: this model's layers are 0 to {n_layers - 1}.")
         point = point.site[point.layer % n_layers]
+        _refuse_absent(point, points)
     return point
 
 
@@ -118,8 +125,9 @@ def _some(
     return reached
 
 
-def _refuse_absent(site: GlobalSite | LayerSite, points: HookPoints) -> None:
-    if site in points.absent:
-        raise HookError(f"{site!r} does not exist in this model: {points.absent[site]}.")
+def _refuse_absent(where: Point | Site, points: HookPoints) -> None:
+    if (reason := points.absence(where)) is not None:
+        raise HookError(f"{where!r} does not exist in this model: {reason}.")
+    site = where if isinstance(where, LayerSite) else where.site
     if site not in points.sites:
-        raise HookError(f"{site!r} is not a site of this model.")
+        raise HookError(f"{where!r} is not a site of this model.")

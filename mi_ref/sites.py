@@ -16,7 +16,10 @@ _SCALE = ("batch", "pos", "1")
 _HEADS = ("batch", "pos", "head", "d_head")
 _KV_HEADS = ("batch", "pos", "kv_head", "d_head")
 _SCORES = ("batch", "head", "query_pos", "key_pos")
+_HEAD_SCALE = ("batch", "pos", "head", "1")
+_KV_HEAD_SCALE = ("batch", "pos", "kv_head", "1")
 _NEURONS = ("batch", "pos", "d_mlp")
+_EXPERTS = ("batch", "pos", "expert")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,27 +126,41 @@ class Sites:
     embed = GlobalSite("embed", "hook_embed", _RESID)
     """Token embedding, after the family's embedding scale if it has one."""
     pos_embed = GlobalSite("pos_embed", "hook_pos_embed", _RESID)
-    """Learned position embedding."""
+    """Learned embedding of each position."""
     resid_pre = LayerSite("resid_pre", "blocks.{layer}.hook_resid_pre", _RESID)
     """Residual stream entering the block."""
     ln1_scale = LayerSite("ln1_scale", "blocks.{layer}.ln1.hook_scale", _SCALE)
     """Denominator of the norm before attention."""
     ln1_normalized = LayerSite("ln1_normalized", "blocks.{layer}.ln1.hook_normalized", _RESID)
-    """resid_pre over ln1_scale, before the gain."""
+    """resid_pre (centred, for a layer norm) over ln1_scale, before gain and bias."""
     attn_in = LayerSite("attn_in", "blocks.{layer}.attn.hook_in", _RESID)
-    """What the query, key and value projections read: after the gain."""
+    """What the query, key and value projections read: after gain and bias."""
     q = LayerSite("q", "blocks.{layer}.attn.hook_q", _HEADS)
-    """Queries with bias, before rotary embedding."""
+    """Queries with bias, before their norm and rotary embedding."""
     k = LayerSite("k", "blocks.{layer}.attn.hook_k", _KV_HEADS)
-    """Keys with bias, before rotary embedding; not repeated for grouped queries."""
+    """Keys with bias, before their norm and rotary embedding; not repeated for groups."""
     v = LayerSite("v", "blocks.{layer}.attn.hook_v", _KV_HEADS)
-    """Values with bias; not repeated for grouped queries."""
+    """Values with bias; not repeated for groups."""
+    q_norm_scale = LayerSite("q_norm_scale", "blocks.{layer}.attn.q_norm.hook_scale", _HEAD_SCALE)
+    """Denominator of the norm of queries."""
+    q_norm_normalized = LayerSite(
+        "q_norm_normalized", "blocks.{layer}.attn.q_norm.hook_normalized", _HEADS
+    )
+    """q over q_norm_scale, before the gain."""
+    k_norm_scale = LayerSite(
+        "k_norm_scale", "blocks.{layer}.attn.k_norm.hook_scale", _KV_HEAD_SCALE
+    )
+    """Denominator of the norm of keys."""
+    k_norm_normalized = LayerSite(
+        "k_norm_normalized", "blocks.{layer}.attn.k_norm.hook_normalized", _KV_HEADS
+    )
+    """k over k_norm_scale, before the gain."""
     rot_q = LayerSite("rot_q", "blocks.{layer}.attn.hook_rot_q", _HEADS)
-    """Queries after rotary embedding: what is dotted."""
+    """Queries after norm and rotary embedding: what is dotted."""
     rot_k = LayerSite("rot_k", "blocks.{layer}.attn.hook_rot_k", _KV_HEADS)
-    """Keys after rotary embedding: what is dotted."""
+    """Keys after norm and rotary embedding: what is dotted."""
     attn_scores = LayerSite("attn_scores", "blocks.{layer}.attn.hook_attn_scores", _SCORES)
-    """Scaled and masked (minus infinity): the softmax's input."""
+    """Scaled, soft-capped and masked (minus infinity): the softmax's input."""
     pattern = LayerSite("pattern", "blocks.{layer}.attn.hook_pattern", _SCORES)
     """Attention probabilities."""
     z = LayerSite("z", "blocks.{layer}.attn.hook_z", _HEADS)
@@ -154,34 +171,50 @@ class Sites:
     """Each head's own output through its slice of W_O; computed only when asked for."""
     attn_out_raw = LayerSite("attn_out_raw", "blocks.{layer}.attn.hook_out", _RESID)
     """W_O's output with bias, before any norm after it."""
+    ln1_post_scale = LayerSite("ln1_post_scale", "blocks.{layer}.ln1_post.hook_scale", _SCALE)
+    """Denominator of the norm after attention."""
+    ln1_post_normalized = LayerSite(
+        "ln1_post_normalized", "blocks.{layer}.ln1_post.hook_normalized", _RESID
+    )
+    """attn_out_raw over ln1_post_scale, before the gain."""
     attn_out = LayerSite("attn_out", "blocks.{layer}.hook_attn_out", _RESID)
-    """What attention adds to the residual stream."""
+    """What attention adds to the residual stream: after any norm of it."""
     resid_mid = LayerSite("resid_mid", "blocks.{layer}.hook_resid_mid", _RESID)
     """Residual stream between attention and MLP."""
     ln2_scale = LayerSite("ln2_scale", "blocks.{layer}.ln2.hook_scale", _SCALE)
     """Denominator of the norm before the MLP."""
     ln2_normalized = LayerSite("ln2_normalized", "blocks.{layer}.ln2.hook_normalized", _RESID)
-    """resid_mid over ln2_scale, before the gain."""
+    """What the norm reads (centred, for a layer norm) over ln2_scale, before gain and bias."""
     mlp_in = LayerSite("mlp_in", "blocks.{layer}.mlp.hook_in", _RESID)
-    """What the MLP reads: after the gain."""
+    """What the MLP reads: after gain and bias."""
+    router_logits = LayerSite("router_logits", "blocks.{layer}.mlp.hook_router_logits", _EXPERTS)
+    """The router's score of each expert, before the softmax."""
+    expert_weights = LayerSite("expert_weights", "blocks.{layer}.mlp.hook_expert_weights", _EXPERTS)
+    """What each expert's output is multiplied with; zero for those not chosen."""
     pre = LayerSite("pre", "blocks.{layer}.mlp.hook_pre", _NEURONS)
-    """Gate branch, before the activation function."""
+    """Gate branch, or the only one, before the activation function."""
     pre_linear = LayerSite("pre_linear", "blocks.{layer}.mlp.hook_pre_linear", _NEURONS)
     """Up branch of a gated MLP."""
     post = LayerSite("post", "blocks.{layer}.mlp.hook_post", _NEURONS)
     """The neurons: what the down projection reads."""
     mlp_out_raw = LayerSite("mlp_out_raw", "blocks.{layer}.mlp.hook_out", _RESID)
     """Down projection's output with bias, before any norm after it."""
+    ln2_post_scale = LayerSite("ln2_post_scale", "blocks.{layer}.ln2_post.hook_scale", _SCALE)
+    """Denominator of the norm after the MLP."""
+    ln2_post_normalized = LayerSite(
+        "ln2_post_normalized", "blocks.{layer}.ln2_post.hook_normalized", _RESID
+    )
+    """mlp_out_raw over ln2_post_scale, before the gain."""
     mlp_out = LayerSite("mlp_out", "blocks.{layer}.hook_mlp_out", _RESID)
-    """What the MLP adds to the residual stream."""
+    """What the MLP adds to the residual stream: after any norm of it."""
     resid_post = LayerSite("resid_post", "blocks.{layer}.hook_resid_post", _RESID)
     """Residual stream leaving the block."""
     ln_final_scale = GlobalSite("ln_final_scale", "ln_final.hook_scale", _SCALE)
     """Denominator of the final norm."""
     ln_final_normalized = GlobalSite("ln_final_normalized", "ln_final.hook_normalized", _RESID)
-    """Final residual stream over ln_final_scale, before the gain."""
+    """Final residual stream (centred, for a layer norm) over ln_final_scale, before the gain."""
     unembed_in = GlobalSite("unembed_in", "unembed.hook_in", _RESID)
-    """What the unembedding reads: after the final norm's gain."""
+    """What the unembedding reads: after the final norm's gain and bias."""
     logits = GlobalSite("logits", "unembed.hook_out", ("batch", "pos", "d_vocab"))
     """The unembedding's output, before a final soft-cap; ``run.logits`` is after it."""
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeAlias, cast
 
 from mi_ref._typing import Array, Int
 from mi_ref.backend import Backend
+from mi_ref.chat import Messages
 from mi_ref.config import DecoderConfig
 from mi_ref.errors import TokenError
+from mi_ref.padding import Batch, PaddingSide, pad
 from mi_ref.tokenizer import Tokenizer
 
 Prompt: TypeAlias = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Array
-"""Text, several texts of equal length in tokens, or token ids ``[pos]`` or ``[batch, pos]``."""
+"""Text, several texts, or token ids ``[pos]`` or ``[batch, pos]``, rows of any lengths."""
 
 _NO_PROMPT = (
     "{!r} is no token id: a prompt is text, whole numbers [pos] or [batch, pos], or with"
@@ -30,17 +32,19 @@ class TextMethods:
     tokenizer: Tokenizer
 
     def to_tokens(
-        self, prompt: Prompt, *, prepend_bos: bool | None = None
+        self, prompt: Prompt | Messages, *, prepend_bos: bool | None = None, chat: bool = False
     ) -> Int[Array, "batch pos"]:
         """Return token ids, checked, on the model's device.
 
         Parameters
         ----------
         prompt
-            Text or ids.
+            Text or ids; with `chat`, a conversation.
         prepend_bos : bool or None
             Whether text gets a beginning-of-sequence token; None: as the checkpoint's own
             tokenizer does. Ids are taken as they are.
+        chat : bool
+            Whether `prompt` is a conversation for :meth:`chat`.
 
         Raises
         ------
@@ -48,25 +52,74 @@ class TextMethods:
             If the prompt is empty, ids are no whole numbers or out of range, or rows differ in
             length.
         """
-        rows = self._rows(prompt, prepend_bos)
-        if not rows or not all(rows):
-            raise TokenError("the prompt is empty: a forward pass needs at least one token.")
+        if chat:
+            if prepend_bos is not None:
+                raise TokenError(
+                    f"prepend_bos={prepend_bos} with chat=True: the chat template writes special"
+                    " tokens itself. Leave prepend_bos out."
+                )
+            return self.chat(cast("Messages", prompt))
+        rows = self._checked(self._rows(prompt, prepend_bos))
         lengths = sorted({len(row) for row in rows})
         if len(lengths) > 1:
             raise TokenError(
-                f"the prompts have {', '.join(map(str, lengths))} tokens: rows of one batch must be"
-                " equally long. Run them one by one."
+                f"the prompts have {', '.join(map(str, lengths))} tokens: one array needs rows of"
+                " one length. Pass the prompts to model.run, which pads them, or see"
+                " model.to_batch."
             )
-        d_vocab = self.cfg.d_vocab
-        outside = sorted({token for row in rows for token in row if not 0 <= token < d_vocab})
-        if outside:
-            raise TokenError(
-                f"token ids {outside[:8]} are out of range: this model's d_vocab is {d_vocab}."
-                " Were they made by another model's tokenizer?"
-            )
-        return self.backend.xp.asarray(
-            rows, dtype=self.backend.xp.int64, device=self.backend.device
+        return self._array(rows)
+
+    def to_batch(
+        self,
+        prompts: Prompt,
+        *,
+        padding_side: PaddingSide = "right",
+        prepend_bos: bool | None = None,
+    ) -> Batch:
+        """Return token ids of prompts of any lengths, padded, and where each row's tokens stand.
+
+        Parameters
+        ----------
+        prompts
+            Text or ids, as for `to_tokens`.
+        padding_side : {"right", "left"}
+            Where the pads go. No token sees them, and positions count from each row's first token,
+            so that each row computes what it would alone.
+        prepend_bos : bool or None
+            As for `to_tokens`.
+        """
+        rows = self._checked(self._rows(prompts, prepend_bos))
+        filled, padding = pad(rows, padding_side, pad_id=0)
+        return Batch(self._array(filled), padding)
+
+    def chat(
+        self,
+        messages: Messages,
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: str | None = None,
+        **variables: Any,
+    ) -> Int[Array, "1 pos"]:
+        """Return the token ids of a conversation, ready for ``run``.
+
+        The checkpoint's own chat template writes them, special tokens included; nothing is added.
+        The parameters are those of :meth:`mi_ref.tokenizer.Tokenizer.render_chat`, which returns
+        the text.
+
+        Raises
+        ------
+        TokenError
+            If there is no template, messages are malformed, or the template refuses them.
+        """
+        text = self.tokenizer.render_chat(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            template=template,
+            **variables,
         )
+        return self.to_tokens(self.tokenizer.encode(text, add_special_tokens=False).ids)
 
     def to_string(self, tokens: Prompt) -> Any:
         """Return the text of ids ``[pos]``, or a list of texts for ``[batch, pos]``."""
@@ -125,6 +178,23 @@ class TextMethods:
             shown = [self.token_string(token) for token in rows[0]]
             raise TokenError(f"{single_token!r} (id {wanted}) does not occur in {shown}.")
         return places[0] if mode == "first" else places[-1]
+
+    def _array(self, rows: list[list[int]]) -> Int[Array, "batch pos"]:
+        xp = self.backend.xp
+        return xp.asarray(rows, dtype=xp.int64, device=self.backend.device)
+
+    def _checked(self, rows: list[list[int]]) -> list[list[int]]:
+        """Return `rows` if all of them are prompts of this model."""
+        if not rows or not all(rows):
+            raise TokenError("the prompt is empty: a forward pass needs at least one token.")
+        d_vocab = self.cfg.d_vocab
+        outside = sorted({token for row in rows for token in row if not 0 <= token < d_vocab})
+        if outside:
+            raise TokenError(
+                f"token ids {outside[:8]} are out of range: this model's d_vocab is {d_vocab}."
+                " Were they made by another model's tokenizer?"
+            )
+        return rows
 
     def _rows(self, prompt: Prompt, prepend_bos: bool | None) -> list[list[int]]:
         if isinstance(prompt, str):

@@ -11,22 +11,17 @@ Source: transformers 5.23 ``tokenization_utils_base.py`` ``_from_pretrained``.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from operator import index
 from pathlib import Path
-from typing import Any, NoReturn, SupportsIndex
+from typing import Any, SupportsIndex
 
+from mi_ref import chat
 from mi_ref.encoding import Encoding, places
 from mi_ref.errors import TokenError
-
-# GPT-2's printable alphabet: bytes that print stand for themselves, the others follow from U+0100.
-_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-_OTHERS = [byte for byte in range(0x100) if byte not in _PRINTABLE]
-_BYTE = {chr(b): b for b in _PRINTABLE} | {chr(0x100 + n): b for n, b in enumerate(_OTHERS)}
+from mi_ref.tokenizer_files import Loaded, load, refuse
 
 
 class Tokenizer:
@@ -36,7 +31,7 @@ class Tokenizer:
     token ids alone.
     """
 
-    def __init__(self, source: str, load: Callable[[], _Loaded]) -> None:
+    def __init__(self, source: str, load: Callable[[], Loaded]) -> None:
         self.source = source
         self._load = load
 
@@ -50,6 +45,7 @@ class Tokenizer:
         source: str,
         bos_id: int | None = None,
         eos_id: int | None = None,
+        chat_templates: Mapping[str, Path] | None = None,
     ) -> Tokenizer:
         """Describe a tokenizer by its files, None for those that the checkpoint lacks.
 
@@ -64,14 +60,17 @@ class Tokenizer:
         bos_id, eos_id : int or None
             What ``config.json`` says, used where ``tokenizer_config.json`` leaves ``bos_token`` or
             ``eos_token`` out (GPT-2). A null there means that there is none (Qwen), and wins.
+        chat_templates : mapping or None
+            Template files by name; ``"default"`` is ``chat_template.jinja``.
         """
         ids = {"bos_token": bos_id, "eos_token": eos_id}
         if tokenizer_json is None:
-            return cls(source, partial(_refuse, sentencepiece, source))
-        return cls(source, partial(_load, tokenizer_json, tokenizer_config, ids))
+            return cls(source, partial(refuse, sentencepiece, source))
+        templates = chat_templates or {}
+        return cls(source, partial(load, tokenizer_json, tokenizer_config, ids, templates))
 
     @cached_property
-    def _loaded(self) -> _Loaded:
+    def _loaded(self) -> Loaded:
         return self._load()
 
     @property
@@ -94,7 +93,9 @@ class Tokenizer:
         """Whether `encode` puts a BOS first unless told otherwise."""
         return bool(self._loaded.prefix)
 
-    def encode(self, text: str, *, prepend_bos: bool | None = None) -> Encoding:
+    def encode(
+        self, text: str, *, prepend_bos: bool | None = None, add_special_tokens: bool = True
+    ) -> Encoding:
         """Token ids of `text`, never cut or padded, whatever ``tokenizer.json`` says.
 
         Special tokens written in the text (``<s>``) become their ids. An empty text is allowed.
@@ -105,6 +106,9 @@ class Tokenizer:
             None: as the checkpoint's own tokenizer does, even where that doubles a BOS that the
             text starts with. True: exactly one BOS comes first, whether the tokenizer or the text
             brings it. False: none is added; one written in the text stays.
+        add_special_tokens : bool
+            False: nothing is put around the text but what `prepend_bos` asks for, as a rendered
+            chat needs it.
         """
         loaded = self._loaded
         if prepend_bos and loaded.bos_id is None:
@@ -113,7 +117,7 @@ class Tokenizer:
                 "or pass token ids that start as you want"
             )
         plain = loaded.backend.encode(_checked_text(text), add_special_tokens=False)
-        prefix, suffix = loaded.prefix, loaded.suffix
+        prefix, suffix = (loaded.prefix, loaded.suffix) if add_special_tokens else ((), ())
         if prepend_bos is False or (prepend_bos and plain.ids[:1] == [loaded.bos_id]):
             prefix = ()
         elif prepend_bos and loaded.bos_id is not None:
@@ -123,6 +127,57 @@ class Tokenizer:
         chars, spans = places(text, [loaded.token_bytes(i) for i in plain.ids], plain.offsets)
         before, after = (None,) * len(prefix), (None,) * len(suffix)
         return Encoding(text, ids, tokens, (*before, *chars, *after), (*before, *spans, *after))
+
+    def render_chat(
+        self,
+        messages: chat.Messages,
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        template: str | None = None,
+        **variables: Any,
+    ) -> str:
+        """Text of a conversation, written by the checkpoint's chat template.
+
+        It holds the special tokens that the template writes, so `encode` it with
+        ``add_special_tokens=False``; text added to it goes on with the answer. Special tokens that
+        a message contains become tokens too, as in HuggingFace. Needs ``mi_ref[chat]``.
+
+        Parameters
+        ----------
+        messages : sequence of mapping
+            ``{"role": "user", "content": "Hi"}`` each, with what else the template reads.
+        add_generation_prompt : bool
+            Whether to end with what starts an answer (HuggingFace's default is not to). Templates
+            without such a prompt ignore it.
+        tools : sequence of mapping or None
+            JSON schemas of functions that the model may call.
+        template : str or None
+            Name of one of several templates, or Jinja to use instead of the checkpoint's.
+        **variables : plain data
+            Whatever else the template reads (``enable_thinking=False``); others are refused.
+
+        Raises
+        ------
+        TokenError
+            If there is no template, or messages are malformed, or the template refuses them.
+        """
+        loaded = self._loaded
+        return chat.render_chat(
+            chat.find_template(
+                loaded.chat_template,
+                loaded.template_files,
+                wanted=template,
+                with_tools=tools is not None,
+                source=self.source,
+            ),
+            messages,
+            special_tokens=loaded.special_tokens,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            variables=variables,
+            source=self.source,
+        )
 
     def decode(self, ids: Iterable[SupportsIndex], *, skip_special_tokens: bool = False) -> str:
         """Text of `ids` read together.
@@ -189,89 +244,6 @@ class Tokenizer:
                 "come from a different tokenizer"
             )
         return checked
-
-
-@dataclass(frozen=True, slots=True)
-class _Loaded:
-    backend: Any
-    byte_level: bool
-    metaspace: bool
-    added: dict[int, str]
-    prefix: tuple[int, ...]
-    suffix: tuple[int, ...]
-    bos_id: int | None
-    eos_id: int | None
-
-    def token_bytes(self, id: int) -> bytes:
-        if id in self.added:
-            return self.added[id].encode()
-        piece: str = self.backend.id_to_token(id)
-        if self.byte_level and _BYTE.keys() >= set(piece):
-            return bytes(_BYTE[char] for char in piece)
-        if self.metaspace and (match := re.fullmatch("<0x([0-9A-F]{2})>", piece)):
-            return bytes.fromhex(match[1])
-        return (piece.replace("▁", " ") if self.metaspace else piece).encode()
-
-
-def _refuse(sentencepiece: Path | None, source: str) -> NoReturn:
-    only = f", only {sentencepiece}, which cannot be read here" if sentencepiece else ""
-    raise TokenError(
-        f"{source} has no tokenizer.json{only}. Pass token ids instead of text, or let "
-        "transformers write that file from the original tokenizer: "
-        "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
-    )
-
-
-def _load(
-    tokenizer_json: Path, tokenizer_config: Path | None, ids: dict[str, int | None]
-) -> _Loaded:
-    from tokenizers import Tokenizer as Backend
-
-    config = {} if tokenizer_config is None else _read_json(tokenizer_config)
-    try:
-        backend = Backend.from_file(str(tokenizer_json))
-    except Exception as error:  # the library raises Exception itself, nothing narrower
-        raise TokenError(f"{tokenizer_json} is no tokenizer: {error}; fetch it again") from error
-    backend.no_truncation()
-    backend.no_padding()
-
-    names = {key: config[key] for key in ids if key in config}
-    names = {key: n.get("content") if isinstance(n, dict) else n for key, n in names.items()}
-    added = {token.content for token in backend.get_added_tokens_decoder().values()}
-    # As in transformers, what the configuration names is recognized in a text.
-    known = [n for n in names.values() if n and backend.token_to_id(n) is not None]
-    backend.add_special_tokens([name for name in known if name not in added])
-    ids = ids | {key: backend.token_to_id(n) if n else None for key, n in names.items()}
-
-    # Any text with a token in it shows what the template puts around; an added token is one.
-    around = backend.encode("a" + next(iter(added), ""))
-    inside = [n for n, sequence in enumerate(around.sequence_ids) if sequence is not None]
-    prefix = around.ids[: inside[0] if inside else None]
-    suffix = around.ids[inside[-1] + 1 :] if inside else []
-    backend.post_processor = None  # it would also trim the spaces off the offsets
-    # Each step as its own JSON; the whole file's would take longer to parse than to use.
-    states = [step.__getstate__() for step in (backend.pre_tokenizer, backend.decoder) if step]
-    steps = b"".join(states).decode()
-    return _Loaded(
-        backend=backend,
-        byte_level='"ByteLevel"' in steps,
-        metaspace="▁" in steps,
-        added={i: token.content for i, token in backend.get_added_tokens_decoder().items()},
-        prefix=tuple(prefix),
-        suffix=tuple(suffix),
-        bos_id=prefix[0] if prefix else ids["bos_token"],
-        eos_id=suffix[-1] if suffix else ids["eos_token"],
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise TokenError(f"{path} cannot be read as JSON: {error}; fetch it again") from error
-    if not isinstance(content, dict):
-        raise TokenError(f"{path} holds a {type(content).__name__}, not an object; fetch it again")
-    return content
 
 
 def _checked_text(text: str) -> str:

@@ -9,7 +9,8 @@ from typing import Any, overload
 from mi_ref._typing import Array, Float
 from mi_ref.backend import Backend
 from mi_ref.config import DecoderConfig
-from mi_ref.params import DecoderParams, LayerParams, Linear
+from mi_ref.errors import WeightError
+from mi_ref.params import DecoderParams, ExpertsParams, LayerParams, Linear, MLPParams
 
 
 class LayerWeights(Sequence[Array]):
@@ -76,12 +77,19 @@ class WeightViews:
     @property
     def W_U(self) -> Float[Array, "d_model d_vocab"]:
         """Unembedding."""
-        return self.params.unembed.mT
+        return self.params.unembed.weight.mT
 
     @property
     def b_U(self) -> Float[Array, " d_vocab"]:
         """Bias of the unembedding."""
-        return self._zeros(self.cfg.d_vocab)
+        return self._bias(self.params.unembed)
+
+    @property
+    def W_pos(self) -> Float[Array, "n_ctx d_model"]:
+        """Learned embedding of each position."""
+        if self.params.pos_embed is None:
+            raise WeightError("this model has no W_pos: its positions enter by rotation.")
+        return self.params.pos_embed
 
     @property
     def W_Q(self) -> LayerWeights:
@@ -106,17 +114,17 @@ class WeightViews:
     @property
     def W_gate(self) -> LayerWeights:
         """Gate weights of the MLP, each layer ``[d_model, d_mlp]``."""
-        return self._by_layer(lambda w: w.mlp_gate.weight.mT)
+        return self._by_layer(lambda w: _gate(w).weight.mT)
 
     @property
     def W_in(self) -> LayerWeights:
         """Up weights of the MLP, each layer ``[d_model, d_mlp]``."""
-        return self._by_layer(lambda w: w.mlp_in.weight.mT)
+        return self._by_layer(lambda w: _mlp(w).into.weight.mT)
 
     @property
     def W_out(self) -> LayerWeights:
         """Down weights of the MLP, each layer ``[d_mlp, d_model]``."""
-        return self._by_layer(lambda w: w.mlp_out.weight.mT)
+        return self._by_layer(lambda w: _mlp(w).out.weight.mT)
 
     @property
     def b_Q(self) -> LayerWeights:
@@ -141,17 +149,17 @@ class WeightViews:
     @property
     def b_gate(self) -> LayerWeights:
         """Gate biases of the MLP, each layer ``[d_mlp]``."""
-        return self._by_layer(lambda w: self._bias(w.mlp_gate))
+        return self._by_layer(lambda w: self._bias(_gate(w)))
 
     @property
     def b_in(self) -> LayerWeights:
         """Up biases of the MLP, each layer ``[d_mlp]``."""
-        return self._by_layer(lambda w: self._bias(w.mlp_in))
+        return self._by_layer(lambda w: self._bias(_mlp(w).into))
 
     @property
     def b_out(self) -> LayerWeights:
         """Down biases of the MLP, each layer ``[d_model]``."""
-        return self._by_layer(lambda w: self._bias(w.mlp_out))
+        return self._by_layer(lambda w: self._bias(_mlp(w).out))
 
     def _by_layer(self, view: Callable[[LayerParams], Array]) -> LayerWeights:
         return LayerWeights([partial(view, w) for w in self.params.layers], self.backend)
@@ -174,3 +182,19 @@ class WeightViews:
     def _zeros(self, size: int) -> Array:
         like = self.params.embed
         return self.backend.xp.zeros(size, dtype=like.dtype, device=like.device)
+
+
+def _mlp(w: LayerParams) -> MLPParams:
+    if isinstance(w.mlp, ExpertsParams):
+        raise WeightError(
+            "this layer's MLP is a mixture of experts: its weights are in"
+            " model.params.layers[l].mlp.experts, the router's in .router."
+        )
+    return w.mlp
+
+
+def _gate(w: LayerParams) -> Linear:
+    gate = _mlp(w).gate
+    if gate is None:
+        raise WeightError("this layer's MLP has no gate: W_in is its only branch.")
+    return gate

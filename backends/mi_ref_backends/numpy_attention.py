@@ -7,20 +7,28 @@ so that looking changes no bit of the result.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from mi_ref_backends.numpy_memory import NpArray, empty
+from mi_ref_backends.numpy_memory import NpArray, empty, empty_like
 
 _BLOCK = 128
 # Elements that are worked on while they stay in a core's cache.
 _CHUNK = 1 << 16
 
 
-def causal_scores(q: NpArray, k: NpArray, scale: float) -> NpArray:
-    """Score in one new array: see `mi_ref.ops.causal_scores`."""
+def attention_scores(
+    q: NpArray,
+    k: NpArray,
+    *,
+    scale: float,
+    softcap: float | None,
+    window: int | None,
+    starts: NpArray | None,
+) -> NpArray:
+    """Score in one new array: see `mi_ref.ops.attention_scores`."""
     batch, n_query, n_heads, _ = q.shape
     n_key, n_kv_heads = k.shape[1:3]
     queries, keys = _queries(q, n_kv_heads, scale), _transposed(k)
@@ -28,9 +36,17 @@ def causal_scores(q: NpArray, k: NpArray, scale: float) -> NpArray:
     for start, stop, seen in _blocks(n_query, n_key):
         block = scores[..., start:stop, :]
         np.matmul(queries[..., start:stop, :], keys[:, :, None, :, :seen], out=block[..., :seen])
-        _mask(block[..., :seen])
+        _cap_and_mask(block[..., :seen], softcap, window, starts)
         block[..., seen:] = -np.inf
     return scores.reshape(batch, n_heads, n_query, n_key)
+
+
+def soft_cap(x: NpArray, limit: float, *, reuse: bool) -> NpArray:
+    """Cap in one array: see `mi_ref.ops.soft_cap`."""
+    out: NpArray = np.divide(x, x.dtype.type(limit), out=x if reuse else empty_like(x))
+    np.tanh(out, out=out)
+    out *= x.dtype.type(limit)
+    return out
 
 
 def attention_pattern(scores: NpArray, *, reuse: bool, masked: bool) -> NpArray:
@@ -61,8 +77,17 @@ def mix_values(pattern: NpArray, v: NpArray, *, masked: bool) -> NpArray:
     return _joined(z)
 
 
-def causal_attention(q: NpArray, k: NpArray, v: NpArray, scale: float) -> NpArray:
-    """Attend block by block, some heads at a time: see `mi_ref.ops.causal_attention`."""
+def attention(
+    q: NpArray,
+    k: NpArray,
+    v: NpArray,
+    *,
+    scale: float,
+    softcap: float | None,
+    window: int | None,
+    starts: NpArray | None,
+) -> NpArray:
+    """Attend block by block, some heads at a time: see `mi_ref.ops.attention`."""
     batch, n_query, n_heads, d_head = q.shape
     n_key, n_kv_heads = k.shape[1:3]
     queries, keys, values = _queries(q, n_kv_heads, scale), _transposed(k), _transposed(v)
@@ -72,7 +97,7 @@ def causal_attention(q: NpArray, k: NpArray, v: NpArray, scale: float) -> NpArra
         for first in range(0, n_kv_heads, step):
             heads = slice(first, first + step)
             block = queries[:, heads, :, start:stop] @ keys[:, heads, None, :, :seen]
-            _mask(block)
+            _cap_and_mask(block, softcap, window, starts)
             _softmax(block, block)
             z[:, heads, ..., start:stop] = values[:, heads, None, :, :seen] @ block.mT
     return _joined(z)
@@ -129,15 +154,28 @@ def _joined(z: NpArray) -> NpArray:
     return z.reshape(batch, n_kv_heads * group, d_head, n_pos).transpose(0, 3, 1, 2)
 
 
-def _mask(block: NpArray) -> None:
-    """Put minus infinity after each query's own key, which for the last query is the last key."""
-    n_rows = block.shape[-2]
-    block[..., -n_rows:] += _future(n_rows, block.dtype)
+def _cap_and_mask(
+    block: NpArray, softcap: float | None, window: int | None, starts: NpArray | None
+) -> None:
+    """Cap the scores of some queries, the last of which sees the last key, and hide the rest."""
+    if softcap is not None:
+        soft_cap(block, softcap, reuse=True)
+    n_rows, n_keys = block.shape[-2:]
+    # Without a window only the last keys are hidden from anyone.
+    width = n_rows if window is None or window >= n_keys else n_keys
+    block[..., -width:] += _hidden(n_rows, width, window, block.dtype)
+    if starts is not None:
+        before = np.arange(n_keys) < starts[:, None]  # [batch, key_pos]
+        own = np.eye(n_rows, n_keys, n_keys - n_rows, dtype=bool)
+        hidden = before[:, None, :] & ~own
+        block += np.where(hidden, block.dtype.type(-np.inf), 0)[:, None, None]
 
 
-@cache
-def _future(size: int, dtype: Any) -> NpArray:
-    """Return zeros with minus infinity above the diagonal."""
-    future = np.triu(np.full((size, size), -np.inf, dtype), 1)
-    future.flags.writeable = False
-    return future
+@lru_cache(maxsize=64)
+def _hidden(n_rows: int, n_keys: int, window: int | None, dtype: Any) -> NpArray:
+    """Return minus infinity at keys after each query's own or before its window, else zero."""
+    distance = np.arange(n_keys - n_rows, n_keys)[:, None] - np.arange(n_keys)
+    seen = (distance >= 0) & (distance < (window or n_keys))
+    hidden: NpArray = np.where(seen, dtype.type(0), dtype.type(-np.inf))
+    hidden.flags.writeable = False
+    return hidden

@@ -48,7 +48,7 @@ def linear(x: NpArray, weight: NpArray, bias: NpArray | None) -> NpArray:
     return product.T.reshape(*x.shape[:-1], weight.shape[0])
 
 
-def unembed(x: NpArray, weight: NpArray) -> NpArray:
+def unembed(x: NpArray, weight: NpArray, bias: NpArray | None) -> NpArray:
     """Multiply into logits that lie row by row, as they are read: see `mi_ref.ops.unembed`."""
     # One order, whatever the rows come in: a lens on some of them gives the bits of a whole pass.
     columns = np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T)
@@ -58,6 +58,8 @@ def unembed(x: NpArray, weight: NpArray) -> NpArray:
         logits[...] = _product(weight, columns).T
     else:
         np.matmul(columns.T, weight.T, out=logits)
+    if bias is not None:
+        logits += bias
     return logits.reshape(*x.shape[:-1], weight.shape[0])
 
 
@@ -66,28 +68,41 @@ def _product(weight: NpArray, columns: NpArray) -> NpArray:
     return np.matmul(weight, columns, out=out)
 
 
+def center(x: NpArray) -> NpArray:
+    """Subtract the mean: see `mi_ref.ops.center`."""
+    return np.subtract(x, _mean(x.copy(order="K")), out=empty_like(x))
+
+
 def rms_scale(x: NpArray, eps: float) -> NpArray:
     """Return the denominator: see `mi_ref.ops.rms_scale`."""
+    mean = _mean(np.multiply(x, x, out=empty_like(x)))
+    mean += eps
+    # A new array: a view would keep all the squares in memory with it.
+    scale: NpArray = np.sqrt(mean)
+    return scale
+
+
+def _mean(addends: NpArray) -> NpArray:
+    """Return the mean over the last axis, in a part of `addends`, which is used up."""
     # Halves upon halves, because NumPy's own sum adds in an order that depends on the strides: it
     # would round differently for one position and for many, and badly for feature-major arrays.
-    addends = np.multiply(x, x, out=empty_like(x))
+    width = addends.shape[-1]
     while (n := addends.shape[-1]) > 1:
         left = addends[..., : n // 2]
         left += addends[..., n // 2 : n - n % 2]
         if n % 2:
             left[..., :1] += addends[..., -1:]
         addends = left
-    addends /= x.shape[-1]
-    addends += eps
-    # A new array: a view would keep all the squares in memory with it.
-    scale: NpArray = np.sqrt(addends)
-    return scale
+    addends /= width
+    return addends
 
 
-def rms_norm(x: NpArray, weight: NpArray, eps: float) -> NpArray:
+def rms_norm(x: NpArray, weight: NpArray, bias: NpArray | None, eps: float) -> NpArray:
     """Norm in one new array: see `mi_ref.ops.rms_norm`."""
     normed = np.divide(x, rms_scale(x, eps), out=empty_like(x))
     normed *= weight
+    if bias is not None:
+        normed += bias
     return normed
 
 
@@ -163,13 +178,15 @@ _ACTIVATIONS: dict[str, Callable[[NpArray], NpArray]] = {
 def rotate(x: NpArray, cos: NpArray, sin: NpArray, *, reuse: bool) -> NpArray:
     """Rotate in place if allowed: see `mi_ref.ops.rotate`."""
     half = cos.shape[-1]
-    cos, sin = cos[:, None, :], sin[:, None, :]
-    first, second = x[..., :half], x[..., half:]
+    cos, sin = cos[..., :, None, :], sin[..., :, None, :]
+    first, second = x[..., :half], x[..., half : 2 * half]
     first_sin, second_sin = first * sin, second * sin
     out = x if reuse else empty_like(x)
-    lower, upper = out[..., :half], out[..., half:]
+    lower, upper = out[..., :half], out[..., half : 2 * half]
     np.multiply(first, cos, out=lower)
     lower -= second_sin
     np.multiply(second, cos, out=upper)
     upper += first_sin
+    if not reuse:
+        out[..., 2 * half :] = x[..., 2 * half :]
     return out

@@ -10,9 +10,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mi_ref.config import DecoderConfig
-from mi_ref.families import llama
+from mi_ref.families import (
+    gemma,
+    gemma2,
+    gemma3_text,
+    gpt2,
+    gpt_neox,
+    llama,
+    mistral,
+    mixtral,
+    olmo2,
+    phi,
+    phi3,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+    starcoder2,
+)
 from mi_ref.hf_config import HfConfig
-from mi_ref.params import WeightNames
+from mi_ref.weight_names import WeightNames
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +40,26 @@ class Family:
     weight_names: WeightNames
 
 
+_MODULES = {
+    "llama": llama,
+    "mistral": mistral,
+    "qwen2": qwen2,
+    "qwen3": qwen3,
+    "phi3": phi3,
+    "phi": phi,
+    "gemma": gemma,
+    "gemma2": gemma2,
+    "gemma3_text": gemma3_text,
+    "starcoder2": starcoder2,
+    "gpt2": gpt2,
+    "gpt_neox": gpt_neox,
+    "olmo2": olmo2,
+    "mixtral": mixtral,
+    "qwen3_moe": qwen3_moe,
+}
+
 FAMILIES = {
-    family.model_type: family
-    for family in (Family("llama", llama.read_config, llama.WEIGHT_NAMES),)
+    model_type: Family(model_type, module.read_config, module.WEIGHT_NAMES)
+    for model_type, module in _MODULES.items()
 }
 """Every supported ``model_type``."""

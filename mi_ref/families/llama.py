@@ -10,35 +10,11 @@ Source: transformers 5.23.0 ``models/llama``; arXiv:2302.13971, 2307.09288, 2407
 from __future__ import annotations
 
 from mi_ref.config import Attention, DecoderConfig, GatedMLP, Layer, RMSNorm
+from mi_ref.families.names import ATTENTION, GATED, NORMS, llama_like
 from mi_ref.hf_config import HfConfig
-from mi_ref.params import WeightNames
 from mi_ref.rope_config import read_rope
 
-ACTIVATIONS = {
-    "silu": "silu",
-    "swish": "silu",
-    "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "relu": "relu",
-}
-
-WEIGHT_NAMES = WeightNames(
-    embed="model.embed_tokens",
-    ln_final="model.norm",
-    unembed="lm_head",
-    ln1="model.layers.{layer}.input_layernorm",
-    query="model.layers.{layer}.self_attn.q_proj",
-    key="model.layers.{layer}.self_attn.k_proj",
-    value="model.layers.{layer}.self_attn.v_proj",
-    out="model.layers.{layer}.self_attn.o_proj",
-    ln2="model.layers.{layer}.post_attention_layernorm",
-    mlp_gate="model.layers.{layer}.mlp.gate_proj",
-    mlp_in="model.layers.{layer}.mlp.up_proj",
-    mlp_out="model.layers.{layer}.mlp.down_proj",
-    # Files from before transformers 4.32 carry the rotary frequencies, which the config gives.
-    ignored=("model.layers.{layer}.self_attn.rotary_emb.inv_freq",),
-)
+WEIGHT_NAMES = llama_like(ATTENTION, NORMS, GATED)
 
 
 def read_config(read: HfConfig) -> DecoderConfig:
@@ -49,25 +25,32 @@ def read_config(read: HfConfig) -> DecoderConfig:
     d_model = read.integer("hidden_size", 4096)
     n_heads = read.integer("num_attention_heads", 32)
     n_ctx = read.integer("max_position_embeddings", 2048)
-    norm = RMSNorm(eps=read.number("rms_norm_eps", 1e-6))
+    norm = RMSNorm(eps=read.number("rms_norm_eps", 1e-6), unit_offset=False)
     d_head = read.head_width("head_dim", d_model, n_heads)
     bias = read.flag("attention_bias", False)
     layer = Layer(
-        norm=norm,
+        order="sequential",
+        ln1=norm,
         attn=Attention(
             n_heads=n_heads,
             n_key_value_heads=read.groups("num_key_value_heads", n_heads),
             d_head=d_head,
             scale=d_head**-0.5,
-            rope=read_rope(read, n_ctx=n_ctx, default_theta=10_000.0),
+            softcap=None,
+            window=None,
+            rotary=read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=10_000.0),
+            qk_norm=None,
             bias_qkv=bias,
             bias_out=bias,
         ),
+        ln1_post=None,
+        ln2=norm,
         mlp=GatedMLP(
             d_mlp=read.integer("intermediate_size", 11008),
-            act_fn=read.choice("hidden_act", ACTIVATIONS, "silu"),
+            act_fn=read.activation("hidden_act", "silu"),
             bias=read.flag("mlp_bias", False),
         ),
+        ln2_post=None,
     )
     # SmolLM's files say that they are LLaMA and that rotary pairs are not interleaved.
     read.only("is_llama_config", (True,), "this family is LLaMA's own")
@@ -80,8 +63,14 @@ def read_config(read: HfConfig) -> DecoderConfig:
         d_model=d_model,
         d_vocab=read.integer("vocab_size", 32000),
         n_ctx=n_ctx,
+        embed_scale=None,
+        learned_positions=False,
         layers=(layer,) * read.integer("num_hidden_layers", 32),
         ln_final=norm,
+        bias_unembed=False,
+        softcap=None,
         tied=read.flag("tie_word_embeddings", False),
+        inferred=(),
+        compat=None,
         unread_config=(),
     )

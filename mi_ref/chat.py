@@ -1,0 +1,215 @@
+"""Chats as text: messages checked, the template chosen, and rendered as HuggingFace renders it.
+
+Source: transformers 5.23 ``tokenization_utils_base.py`` ``apply_chat_template``,
+``get_chat_template`` and ``_from_pretrained``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from mi_ref.errors import TokenError
+
+Messages: TypeAlias = Sequence[Mapping[str, Any]]
+"""A conversation: ``[{"role": "user", "content": "Hi"}, …]``."""
+
+_SHAPE = "A chat is a list such as [{'role': 'user', 'content': 'Hi'}]"
+_MEDIA = {"image", "image_url", "audio", "audio_url", "input_audio", "video", "video_url"}
+# Names that one and the same thing has in different templates.
+_REASONING = "reasoning_content", "thinking", "reasoning"
+
+
+def render_chat(
+    template: str,
+    messages: Messages,
+    *,
+    special_tokens: Mapping[str, str],
+    add_generation_prompt: bool,
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    variables: Mapping[str, Any],
+    source: str,
+) -> str:
+    """Text of a conversation, with the special tokens that the template writes.
+
+    Parameters
+    ----------
+    template : str
+        Jinja source.
+    messages
+        The conversation; nothing of it is changed.
+    special_tokens : mapping
+        What ``bos_token`` and so on stand for in the template.
+    add_generation_prompt : bool
+        Whether to end with what starts an answer. Templates without such a prompt ignore it.
+    tools : sequence of mapping or None
+        JSON schemas of functions that the model may call.
+    variables : mapping
+        Whatever else the template reads; they win over special tokens of the same name.
+    source : str
+        Whose template it is, for messages.
+
+    Raises
+    ------
+    TokenError
+        If messages, tools or variables are malformed, all faults at once; if jinja2 is missing; and
+        as `mi_ref.chat_sandbox.render` says.
+    """
+    faults: list[str] = []
+    chat = _conversation(messages, faults)
+    schemas = None if tools is None else _tools(tools, faults)
+    values = {key: _plain(value, f"{key}=", faults) for key, value in variables.items()}
+    if faults:
+        raise TokenError(f"{'; '.join(faults)}. {_SHAPE}")
+    try:
+        from mi_ref.chat_sandbox import render
+    except ModuleNotFoundError as error:
+        raise TokenError(
+            f"chat templates need {error.name}, which is not installed: pip install 'mi_ref[chat]'"
+        ) from error
+    given = {"messages": chat, "tools": schemas, "add_generation_prompt": add_generation_prompt}
+    asked = [*values, "tools"] if tools else list(values)
+    # `documents` is None, not undefined, where nobody passes it.
+    context = {"documents": None, **special_tokens, **values, **given}
+    return render(template, context, asked=asked, source=source)
+
+
+def find_template(
+    configured: object,
+    files: Mapping[str, Path],
+    *,
+    wanted: str | None,
+    with_tools: bool,
+    source: str,
+) -> str:
+    """Jinja source of the template to use.
+
+    Parameters
+    ----------
+    configured : object
+        ``chat_template`` of ``tokenizer_config.json``: Jinja, or a list of named ones. Files, where
+        there are any, take its place altogether.
+    files : mapping
+        Template files by name; ``"default"`` is ``chat_template.jinja``.
+    wanted : str or None
+        Name of a template, or Jinja to use instead. None: ``"tool_use"`` with tools, where there
+        is one, else ``"default"``.
+
+    Raises
+    ------
+    TokenError
+        If there is none, or none of that name.
+    """
+    templates = {name: _read(path) for name, path in files.items()} or _named(configured, source)
+    if wanted is None:
+        wanted = "tool_use" if with_tools and "tool_use" in templates else "default"
+    elif wanted not in templates and ("{{" in wanted or "{%" in wanted):
+        return wanted
+    if wanted in templates:
+        return templates[wanted]
+    if not templates:
+        raise TokenError(
+            f"{source} has no chat template, neither chat_template.jinja nor 'chat_template' in "
+            "tokenizer_config.json: it may be a base model, which takes plain text. To chat with "
+            "it all the same, pass Jinja of your own as template="
+        )
+    raise TokenError(
+        f"{source} has no chat template {wanted!r}; it has {', '.join(sorted(templates))}. Pass "
+        "one of these names, or Jinja of your own, as template="
+    )
+
+
+def _named(configured: object, source: str) -> dict[str, str]:
+    match configured:
+        case None:
+            return {}
+        case str():
+            return {"default": configured}
+        case list() if all(
+            isinstance(entry, dict)
+            and isinstance(entry.get("name"), str)
+            and isinstance(entry.get("template"), str)
+            for entry in configured
+        ):
+            return {entry["name"]: entry["template"] for entry in configured}
+    raise TokenError(
+        f"'chat_template' in tokenizer_config.json of {source} is neither a text nor a list of "
+        f"{{'name', 'template'}}: {str(configured)[:80]!r}; fetch the file again"
+    )
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenError(f"{path} cannot be read as text: {error}; fetch it again") from error
+
+
+def _conversation(messages: Messages, faults: list[str]) -> list[dict[str, Any]]:
+    """Copy messages, noting what is wrong with them."""
+    if isinstance(messages, str) or not isinstance(messages, Sequence):
+        faults.append(f"messages is a {type(messages).__name__}, not a list of messages")
+        return []
+    if not messages:
+        faults.append("messages is empty")
+    return [_message(message, f"messages[{n}]", faults) for n, message in enumerate(messages)]
+
+
+def _message(message: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        faults.append(f"{where} is a {type(message).__name__}, not a dict with role and content")
+        return {}
+    # Absent, as in HuggingFace: templates print "None" where they find None.
+    known = {key: value for key, value in message.items() if value is not None}
+    plain = {key: _plain(value, f"{where}[{key!r}]", faults) for key, value in known.items()}
+    if not isinstance(known.get("role"), str):
+        faults.append(f"{where} has no role: 'role' is {known.get('role')!r}")
+    if "content" in known:
+        _check_content(known["content"], f"{where}['content']", faults)
+    elif not known.get("tool_calls"):
+        faults.append(f"{where} has no content, and no tool_calls that could stand for it")
+    reasoning = next((plain[key] for key in _REASONING if key in plain), None)
+    if reasoning is not None:
+        plain = {"thinking": reasoning} | plain | {"reasoning_content": reasoning}
+    return plain
+
+
+def _check_content(content: object, where: str, faults: list[str]) -> None:
+    if isinstance(content, str):
+        return
+    if not isinstance(content, list | tuple):
+        faults.append(f"{where} is a {type(content).__name__}, not a text or a list of parts")
+        return
+    for n, part in enumerate(content):
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if not isinstance(kind, str):
+            faults.append(f"{where}[{n}] is no part such as {{'type': 'text', 'text': 'Hi'}}")
+        elif kind in _MEDIA:
+            faults.append(f"{where}[{n}] is of type {kind!r}, and this model reads text only")
+        elif kind == "text" and not isinstance(part.get("text"), str):
+            faults.append(f"{where}[{n}] is a text part whose 'text' is {part.get('text')!r}")
+
+
+def _tools(tools: Sequence[Mapping[str, Any]], faults: list[str]) -> list[Any]:
+    if isinstance(tools, str | Mapping) or not isinstance(tools, Sequence):
+        faults.append(f"tools is a {type(tools).__name__}, not a list of JSON schemas")
+        return []
+    for n, tool in enumerate(tools):
+        if not isinstance(tool, Mapping):
+            faults.append(f"tools[{n}] is a {type(tool).__name__}, not a JSON schema as a dict")
+    return [
+        _plain(dict(tool), f"tools[{n}]", faults)
+        for n, tool in enumerate(tools)
+        if isinstance(tool, Mapping)
+    ]
+
+
+def _plain(value: object, where: str, faults: list[str]) -> Any:
+    """Copy plain data; an object of another kind could let a template out of its sandbox."""
+    try:
+        return json.loads(json.dumps(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        faults.append(f"{where} is no plain data: {error}")
+        return None

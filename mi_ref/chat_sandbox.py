@@ -1,0 +1,194 @@
+"""Chat templates run by jinja2 in a sandbox: they see what they are given, and nothing else.
+
+A template comes with a checkpoint, so it is a stranger's program. It can read plain data, change
+none of it, import nothing and open nothing. What it can do is take long: the sandbox bounds one
+``range``, not the loops inside each other.
+
+The names that templates may count on are HuggingFace's: ``raise_exception``, ``strftime_now``,
+``tojson`` without HTML escapes, loop controls and ``{% generation %}``.
+
+Needs jinja2, which is an optional dependency: import this module only to render.
+
+Source: transformers 5.23 ``utils/chat_template_utils.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
+
+from jinja2 import Template, TemplateError, TemplateSyntaxError, meta, nodes
+from jinja2.exceptions import SecurityError
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+
+from mi_ref.errors import TokenError
+
+SAFE_SINCE = 3, 1, 6
+"""First jinja2 without the known ways out of its sandbox."""
+
+
+def render(
+    template: str, context: Mapping[str, Any], *, asked: Collection[str], source: str
+) -> str:
+    """Text that a template makes of `context`.
+
+    Parameters
+    ----------
+    template : str
+        Jinja source.
+    context : mapping
+        Variables, plain data only.
+    asked : collection of str
+        Those of `context` that the template must read: one that it never mentions would be without
+        effect.
+    source : str
+        Whose template it is, for messages.
+
+    Raises
+    ------
+    TokenError
+        If the template is no Jinja, refuses the messages, tries what the sandbox forbids, or fails;
+        or if it does not read a variable that was asked for.
+    """
+    _check_version(version("jinja2"))
+    compiled, reads = _checked(template, source)
+    if unread := sorted(set(asked) - reads):
+        raise TokenError(
+            f"the chat template of {source} does not read {', '.join(unread)}, so it would have no "
+            f"effect; it reads {', '.join(sorted(reads))}. Leave it out"
+        )
+    try:
+        return compiled.render(context)
+    except _Refusal as error:
+        raise TokenError(
+            f"the chat template of {source} refuses these messages: {error}"
+        ) from error
+    except SecurityError as error:
+        raise TokenError(
+            f"the chat template of {source} was stopped, because it tried what no template may: "
+            f"{error} Do not trust this checkpoint before you know why"
+        ) from error
+    except (TemplateError, *_PYTHON) as error:
+        raise TokenError(
+            f"the chat template of {source} failed on these messages: {type(error).__name__}: "
+            f"{error}. Its source says which keys and variables it needs"
+        ) from error
+
+
+# What an expression of a template can raise.
+_PYTHON = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
+
+class _Refusal(Exception):
+    """What a template says through ``raise_exception``."""
+
+
+class _Generation(Extension):
+    """``{% generation %}`` marks what the assistant wrote; only its body is text."""
+
+    tags = {"generation"}  # noqa: RUF012
+
+    def parse(self, parser: Parser) -> nodes.Scope:
+        """Return the body with a scope of its own, as HuggingFace's block has."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.Scope(body, lineno=line)
+
+
+class _Namespace(Namespace):
+    """``namespace()`` without names that Python or jinja2 would call unasked."""
+
+    def __init__(*args: Any, **attributes: Any) -> None:
+        self, *given = args
+        for name in dict(*given, **attributes):
+            _refuse_private(name)
+        Namespace.__init__(self, *given, **attributes)
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        _refuse_private(name)
+        super().__setitem__(name, value)
+
+
+class _MakeDict:
+    """``dict(...)`` without the type's methods, which would change a dictionary given to them."""
+
+    fromkeys = staticmethod(dict.fromkeys)
+
+    def __call__(self, *args: Any, **items: Any) -> dict[Any, Any]:
+        return dict(*args, **items)
+
+
+def _checked(template: str, source: str) -> tuple[Template, frozenset[str]]:
+    try:
+        return _compiled(template)
+    except TemplateSyntaxError as error:
+        raise TokenError(
+            f"the chat template of {source} is no Jinja, line {error.lineno}: {error.message}; "
+            "correct it, or pass another as template="
+        ) from error
+
+
+@lru_cache(maxsize=8)
+def _compiled(template: str) -> tuple[Template, frozenset[str]]:
+    """Return a template ready to render, and the names it takes from outside."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
+    )
+    environment.filters["tojson"] = _to_json
+    environment.globals.update(
+        raise_exception=_raise_exception,
+        strftime_now=_strftime_now,
+        namespace=_Namespace,
+        dict=_MakeDict(),
+    )
+    reads = meta.find_undeclared_variables(environment.parse(template))
+    return environment.from_string(template), frozenset(reads - environment.globals.keys())
+
+
+def _raise_exception(message: str) -> None:
+    raise _Refusal(message)
+
+
+def _strftime_now(format: str) -> str:
+    return datetime.now().strftime(format)
+
+
+def _to_json(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _refuse_private(name: object) -> None:
+    if isinstance(name, str) and name.startswith("_"):
+        raise SecurityError(f"a namespace holds no name with an underscore in front: {name!r}.")
+
+
+def _check_version(installed: str) -> None:
+    if tuple(map(int, re.findall(r"\d+", installed)[:3])) < SAFE_SINCE:
+        raise TokenError(
+            f"jinja2 {installed} has known ways out of its sandbox, and a chat template is a "
+            "stranger's program: pip install 'mi_ref[chat]' brings a later one"
+        )

@@ -1,0 +1,83 @@
+"""Gemma 2: ``model_type: gemma2``.
+
+Differs from Gemma: what attention and MLP write is normed as well; scores and logits are bounded by
+tanh; every other layer, from the first, sees a window of keys; scores are scaled by
+``query_pre_attn_scalar`` instead of the heads' width.
+
+Source: transformers 5.23.0 ``models/gemma2``; arXiv:2408.00118.
+"""
+
+from __future__ import annotations
+
+from mi_ref.config import Attention, DecoderConfig, GatedMLP, Layer, RMSNorm
+from mi_ref.families.names import ATTENTION, GATED, SANDWICH, llama_like
+from mi_ref.hf_config import HfConfig
+from mi_ref.layer_types import read_layer_types, read_window, windows
+from mi_ref.rope_config import read_rope
+
+WEIGHT_NAMES = llama_like(ATTENTION, SANDWICH, GATED)
+
+
+def read_config(read: HfConfig) -> DecoderConfig:
+    """Return the decoder that a Gemma 2 ``config.json`` describes.
+
+    An absent key means the default of transformers' ``Gemma2Config``.
+    """
+    d_model = read.integer("hidden_size", 2304)
+    n_heads = read.integer("num_attention_heads", 8)
+    n_layers = read.integer("num_hidden_layers", 26)
+    n_ctx = read.integer("max_position_embeddings", 8192)
+    norm = RMSNorm(eps=read.number("rms_norm_eps", 1e-6), unit_offset=True)
+    d_head = read.integer("head_dim", 256)
+    bias = read.flag("attention_bias", False)
+    rotary = read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=10_000.0)
+    n_kv_heads = read.groups("num_key_value_heads", n_heads, 4)
+    scale = read.number("query_pre_attn_scalar", 256.0) ** -0.5
+    softcap = read.optional("attn_logit_softcapping", 50.0)
+    mlp = GatedMLP(
+        d_mlp=read.integer("intermediate_size", 9216),
+        act_fn=read.activation("hidden_activation", "gelu_pytorch_tanh"),
+        bias=False,
+    )
+    types = read_layer_types(read, n_layers, lambda number: number % 2 == 0)
+    layers = tuple(
+        Layer(
+            order="sequential",
+            ln1=norm,
+            attn=Attention(
+                n_heads=n_heads,
+                n_key_value_heads=n_kv_heads,
+                d_head=d_head,
+                scale=scale,
+                softcap=softcap,
+                window=window,
+                rotary=rotary,
+                qk_norm=None,
+                bias_qkv=bias,
+                bias_out=bias,
+            ),
+            ln1_post=norm,
+            ln2=norm,
+            mlp=mlp,
+            ln2_post=norm,
+        )
+        for window in windows(read, types, read_window(read, 4096))
+    )
+    read.only("hidden_act", ("gelu_pytorch_tanh",), "HuggingFace reads hidden_activation instead")
+    read.only("use_bidirectional_attention", (False,), "no query sees a later key here")
+    return DecoderConfig(
+        model_type="gemma2",
+        d_model=d_model,
+        d_vocab=read.integer("vocab_size", 256000),
+        n_ctx=n_ctx,
+        embed_scale=d_model**0.5,
+        learned_positions=False,
+        layers=layers,
+        ln_final=norm,
+        bias_unembed=False,
+        softcap=read.optional("final_logit_softcapping", 30.0),
+        tied=read.flag("tie_word_embeddings", True),
+        inferred=(),
+        compat=None,
+        unread_config=(),
+    )

@@ -1,0 +1,46 @@
+"""The names that most checkpoints keep their modules under: LLaMA's, and what replaces them."""
+
+from __future__ import annotations
+
+from mi_ref.weight_names import Fused, WeightNames
+
+ATTENTION = {
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "out": "self_attn.o_proj",
+}
+NORMS = {"ln1": "input_layernorm", "ln2": "post_attention_layernorm"}
+SANDWICH = {
+    "ln1": "input_layernorm",
+    "ln1_post": "post_attention_layernorm",
+    "ln2": "pre_feedforward_layernorm",
+    "ln2_post": "post_feedforward_layernorm",
+}
+QK_NORMS = {"q_norm": "self_attn.q_norm", "k_norm": "self_attn.k_norm"}
+GATED = {"mlp_gate": "mlp.gate_proj", "mlp_in": "mlp.up_proj", "mlp_out": "mlp.down_proj"}
+
+
+def llama_like(*modules: dict[str, str], fused: tuple[Fused, ...] = ()) -> WeightNames:
+    """Return the names of a family whose checkpoints are laid out like LLaMA's.
+
+    Parameters
+    ----------
+    *modules : dict
+        Slot to path below a block.
+    fused : tuple of Fused
+        Modules that share a tensor.
+    """
+    return WeightNames(
+        prefix="model.",
+        embed="embed_tokens",
+        pos_embed=None,
+        ln_final="norm",
+        unembed="lm_head",
+        block="layers.{layer}.",
+        modules={slot: path for part in modules for slot, path in part.items()},
+        fused=fused,
+        transposed=False,
+        # Files from before transformers 4.32 carry the rotary frequencies, which the config gives.
+        ignored=("self_attn.rotary_emb.inv_freq",),
+    )

@@ -1,0 +1,103 @@
+"""Qwen 3 mixtures of experts: ``model_type: qwen3_moe``.
+
+Differs from Qwen 3: in every ``decoder_sparse_step``-th layer that is not among ``mlp_only_layers``
+the MLP is a mixture of experts; a window, if any, holds in all layers; heads are ``d_model /
+n_heads`` wide unless said otherwise.
+
+Source: transformers 5.23.0 ``models/qwen3_moe``; arXiv:2505.09388.
+"""
+
+from __future__ import annotations
+
+from mi_ref.config import Attention, DecoderConfig, Experts, GatedMLP, Layer, QKNorm, RMSNorm
+from mi_ref.families.names import ATTENTION, GATED, NORMS, QK_NORMS, llama_like
+from mi_ref.hf_config import HfConfig
+from mi_ref.layer_types import read_window
+from mi_ref.rope_config import read_rope
+
+WEIGHT_NAMES = llama_like(
+    ATTENTION,
+    QK_NORMS,
+    NORMS,
+    GATED,
+    {
+        "router": "mlp.gate",
+        "expert_gate": "mlp.experts.{expert}.gate_proj",
+        "expert_in": "mlp.experts.{expert}.up_proj",
+        "expert_out": "mlp.experts.{expert}.down_proj",
+    },
+)
+
+
+def read_config(read: HfConfig) -> DecoderConfig:
+    """Return the decoder that a Qwen 3 MoE ``config.json`` describes.
+
+    An absent key means the default of transformers' ``Qwen3MoeConfig``.
+    """
+    d_model = read.integer("hidden_size", 2048)
+    n_heads = read.integer("num_attention_heads", 32)
+    n_layers = read.integer("num_hidden_layers", 24)
+    n_ctx = read.integer("max_position_embeddings", 32768)
+    norm = RMSNorm(eps=read.number("rms_norm_eps", 1e-6), unit_offset=False)
+    d_head = read.head_width("head_dim", d_model, n_heads)
+    bias = read.flag("attention_bias", False)
+    rotary = read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=10_000.0)
+    n_kv_heads = read.groups("num_key_value_heads", n_heads, 4)
+    window = read_window(read, 4096)
+    window = window if read.flag("use_sliding_window", False) else None
+    # Hub files carry it; HuggingFace does not read it here.
+    read.count("max_window_layers", 0)
+    act_fn = read.activation("hidden_act", "silu")
+    experts = Experts(
+        n_experts=read.integer("num_local_experts", read.integer("num_experts", 128)),
+        n_active=read.integer("num_experts_per_tok", 8),
+        renormalise=read.flag("norm_topk_prob", False),
+        d_mlp=read.integer("moe_intermediate_size", 768),
+        act_fn=act_fn,
+    )
+    read.require(
+        experts.n_active <= experts.n_experts,
+        f"num_experts_per_tok {experts.n_active} exceeds num_experts {experts.n_experts}",
+    )
+    dense = GatedMLP(d_mlp=read.integer("intermediate_size", 6144), act_fn=act_fn, bias=False)
+    step = read.integer("decoder_sparse_step", 1)
+    plain = read.counts("mlp_only_layers")
+    layers = tuple(
+        Layer(
+            order="sequential",
+            ln1=norm,
+            attn=Attention(
+                n_heads=n_heads,
+                n_key_value_heads=n_kv_heads,
+                d_head=d_head,
+                scale=d_head**-0.5,
+                softcap=None,
+                window=window,
+                rotary=rotary,
+                qk_norm=QKNorm(norm=norm, per_head=True),
+                bias_qkv=bias,
+                bias_out=bias,
+            ),
+            ln1_post=None,
+            ln2=norm,
+            mlp=dense if number in plain or (number + 1) % step else experts,
+            ln2_post=None,
+        )
+        for number in range(n_layers)
+    )
+    return DecoderConfig(
+        model_type="qwen3_moe",
+        d_model=d_model,
+        d_vocab=read.integer("vocab_size", 151936),
+        n_ctx=n_ctx,
+        embed_scale=None,
+        learned_positions=False,
+        layers=layers,
+        ln_final=norm,
+        bias_unembed=False,
+        softcap=None,
+        tied=read.flag("tie_word_embeddings", False),
+        inferred=(),
+        compat=None,
+        unread_config=(),
+    )

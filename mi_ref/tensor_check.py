@@ -1,0 +1,117 @@
+"""Whether a checkpoint's tensors are those that its config asks for: each used, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from mi_ref.config import DecoderConfig, LayerNorm
+from mi_ref.errors import WeightError
+from mi_ref.weight_names import Axis, Fused, Module, WeightNames, modules_of
+from mi_ref.weights import TensorInfo
+
+_Expected = tuple[str, tuple[int, ...], str]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFault:
+    """One tensor that does not fit; ``str`` gives the sentence."""
+
+    kind: Literal["missing", "misshapen", "unused"]
+    name: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.detail}"
+
+
+def check_tensors(
+    cfg: DecoderConfig, names: WeightNames, info: Mapping[str, TensorInfo], *, source: str
+) -> None:
+    """Refuse a checkpoint with a tensor missing, misshapen or unused.
+
+    Raises
+    ------
+    WeightError
+        Listing all of them, with the sizes in the config that each shape comes from.
+    """
+    if faults := tensor_faults(cfg, names, info):
+        shown = "\n  ".join(map(str, faults[:12]))
+        more = f"\n  and {len(faults) - 12} more" if len(faults) > 12 else ""
+        raise WeightError(
+            f"the weights of {source} do not fit its config.json:\n  {shown}{more}\n"
+            "Are config and weights from the same checkpoint, and is it whole?"
+        )
+
+
+def tensor_faults(
+    cfg: DecoderConfig, names: WeightNames, info: Mapping[str, TensorInfo]
+) -> list[TensorFault]:
+    """Return what is wrong with a checkpoint's tensors; empty if they fit."""
+    names = names.found_in(info)
+    faults = []
+    expected = {name: (shape, why) for name, shape, why in _expected(cfg, names)}
+    spared = names.spared(cfg.n_layers)
+    if cfg.tied:
+        # HuggingFace ties only if the file lacks one of the two, or holds them equal.
+        spared.add(f"{names.unembed}.weight")
+    for name, (shape, why) in expected.items():
+        if name not in info:
+            faults.append(TensorFault("missing", name, f"is missing: {shape} = ({why}) was needed"))
+        elif info[name].shape != shape:
+            detail = f"is {info[name].shape}; config.json asks for {shape} = ({why})"
+            faults.append(TensorFault("misshapen", name, detail))
+    faults += [
+        TensorFault("unused", name, f"{tensor.shape} is not used by this architecture")
+        for name, tensor in info.items()
+        if name not in expected and name not in spared
+    ]
+    return faults
+
+
+def _expected(cfg: DecoderConfig, names: WeightNames) -> Iterator[_Expected]:
+    """Yield name, shape and the meaning of that shape for every tensor the config asks for."""
+    vocab, model = ("d_vocab", cfg.d_vocab), ("d_model", cfg.d_model)
+    yield _tensor(f"{names.prefix}{names.embed}.weight", vocab, model)
+    if cfg.learned_positions:
+        yield _tensor(f"{names.prefix}{names.pos_embed}.weight", ("n_ctx", cfg.n_ctx), model)
+    for number, layer in enumerate(cfg.layers):
+        modules = {(m.slot, m.expert): m for m in modules_of(layer, cfg.d_model)}
+        for fused in names.fused:
+            parts = [modules.pop((slot, 0)) for slot in fused.slots if (slot, 0) in modules]
+            if parts:
+                yield from _stored(names, _joined(fused, parts), number)
+        for module in modules.values():
+            yield from _stored(names, module, number)
+    yield _tensor(f"{names.prefix}{names.ln_final}.weight", model)
+    if isinstance(cfg.ln_final, LayerNorm):
+        yield _tensor(f"{names.prefix}{names.ln_final}.bias", model)
+    if not cfg.tied:
+        yield _tensor(f"{names.unembed}.weight", vocab, model)
+    if cfg.bias_unembed:
+        yield _tensor(f"{names.unembed}.bias", vocab)
+
+
+def _joined(fused: Fused, parts: list[Module]) -> Module:
+    """Return the one module as which `parts` are stored."""
+    label = " + ".join(part.out[0] for part in parts)
+    out = (f"{label} ×", sum(part.out[1] for part in parts))
+    return Module(fused.slots[0], out, parts[0].into, parts[0].bias)
+
+
+def _stored(names: WeightNames, module: Module, layer: int) -> Iterator[_Expected]:
+    path = names.path(module.slot, layer, module.expert)
+    axes = [module.out] if module.into is None else [module.out, module.into]
+    if names.transposed:
+        axes.reverse()
+    yield _tensor(f"{path}.weight", *axes)
+    if module.bias:
+        yield _tensor(f"{path}.bias", module.out)
+
+
+def _tensor(name: str, *axes: Axis) -> _Expected:
+    meaning = ", ".join(
+        label.removesuffix(" ×") if "×" in label else f"{label} {size}" for label, size in axes
+    )
+    return name, tuple(size for _, size in axes), meaning

@@ -1,0 +1,176 @@
+"""A tokenizer's files read: the pipeline, what it puts around a text, and its special tokens.
+
+Source: transformers 5.23 ``tokenization_utils_base.py`` ``_from_pretrained``.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mi_ref.errors import TokenError
+
+# GPT-2's printable alphabet: bytes that print stand for themselves, the others follow from U+0100.
+_PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+_OTHERS = [byte for byte in range(0x100) if byte not in _PRINTABLE]
+_BYTE = {chr(b): b for b in _PRINTABLE} | {chr(0x100 + n): b for n, b in enumerate(_OTHERS)}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A tokenizer as its files describe it."""
+
+    backend: Any
+    """The ``tokenizers`` pipeline without truncation, padding and post-processor."""
+    byte_level: bool
+    metaspace: bool
+    added: dict[int, str]
+    prefix: tuple[int, ...]
+    """Ids that the template puts before a text; `suffix` after it."""
+    suffix: tuple[int, ...]
+    bos_id: int | None
+    eos_id: int | None
+    special_tokens: dict[str, str]
+    """What ``bos_token``, ``eos_token`` and others stand for in a chat template."""
+    chat_template: object
+    """``chat_template`` of ``tokenizer_config.json``, unchecked."""
+    template_files: Mapping[str, Path]
+
+    def token_bytes(self, id: int) -> bytes:
+        """Bytes of one token as it reads in the middle of a text."""
+        if id in self.added:
+            return self.added[id].encode()
+        piece: str = self.backend.id_to_token(id)
+        if self.byte_level and _BYTE.keys() >= set(piece):
+            return bytes(_BYTE[char] for char in piece)
+        if self.metaspace and (match := re.fullmatch("<0x([0-9A-F]{2})>", piece)):
+            return bytes.fromhex(match[1])
+        return (piece.replace("▁", " ") if self.metaspace else piece).encode()
+
+
+def refuse(sentencepiece: Path | None, source: str) -> NoReturn:
+    """Say what a checkpoint without ``tokenizer.json`` needs."""
+    only = f", only {sentencepiece}, which cannot be read here" if sentencepiece else ""
+    raise TokenError(
+        f"{source} has no tokenizer.json{only}. Pass token ids instead of text, or let "
+        "transformers write that file from the original tokenizer: "
+        "AutoTokenizer.from_pretrained(folder).save_pretrained(folder)"
+    )
+
+
+def load(
+    tokenizer_json: Path,
+    tokenizer_config: Path | None,
+    ids: dict[str, int | None],
+    template_files: Mapping[str, Path],
+) -> Loaded:
+    """Read a tokenizer.
+
+    Parameters
+    ----------
+    tokenizer_json, tokenizer_config : Path
+        The files of these names.
+    ids : dict
+        ``bos_token`` and ``eos_token`` where ``tokenizer_config.json`` leaves them out.
+    template_files : mapping
+        Chat templates by name, handed on.
+
+    Raises
+    ------
+    TokenError
+        If a file is damaged.
+    """
+    config = {} if tokenizer_config is None else _read_json(tokenizer_config)
+    backend = _read_pipeline(tokenizer_json)
+    special = _special_tokens(config)
+    _recognize([*special.values(), *_unnamed_tokens(config)], backend)
+    named = {key: special.get(key) for key in ids if key in config}
+    ids = ids | {key: backend.token_to_id(n) if n else None for key, n in named.items()}
+
+    prefix, suffix = _surroundings(backend)
+    bos_id = prefix[0] if prefix else ids["bos_token"]
+    eos_id = suffix[-1] if suffix else ids["eos_token"]
+    for key, id in (("bos_token", bos_id), ("eos_token", eos_id)):
+        if key not in config and id is not None and (known := backend.id_to_token(id)) is not None:
+            special[key] = known
+    backend.post_processor = None  # it would also trim the spaces off the offsets
+    # Each step as its own JSON; the whole file's would take longer to parse than to use.
+    states = [step.__getstate__() for step in (backend.pre_tokenizer, backend.decoder) if step]
+    steps = b"".join(states).decode()
+    return Loaded(
+        backend=backend,
+        byte_level='"ByteLevel"' in steps,
+        metaspace="▁" in steps,
+        added={i: token.content for i, token in backend.get_added_tokens_decoder().items()},
+        prefix=prefix,
+        suffix=suffix,
+        bos_id=bos_id,
+        eos_id=eos_id,
+        special_tokens=special,
+        chat_template=config.get("chat_template"),
+        template_files=template_files,
+    )
+
+
+def _read_pipeline(path: Path) -> Any:
+    from tokenizers import Tokenizer as Backend
+
+    try:
+        backend = Backend.from_file(str(path))
+    except Exception as error:  # the library raises Exception itself, nothing narrower
+        raise TokenError(f"{path} is no tokenizer: {error}; fetch it again") from error
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
+
+
+def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tokens that a configuration names, as ``image_token`` names one."""
+    extra = config.get("extra_special_tokens")
+    entries = {**config, **(extra if isinstance(extra, dict) else {})}
+    named = {key: _content(entry) for key, entry in entries.items() if key.endswith("_token")}
+    return {key: content for key, content in named.items() if content}
+
+
+def _unnamed_tokens(config: Mapping[str, Any]) -> list[str]:
+    """Return the special tokens that a configuration lists without a name."""
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens")
+    listed = extra if isinstance(extra, list) else []
+    return [content for content in map(_content, listed) if content]
+
+
+def _content(entry: object) -> str | None:
+    content = entry.get("content") if isinstance(entry, dict) else entry
+    return content if isinstance(content, str) else None
+
+
+def _recognize(names: Iterable[str], backend: Any) -> None:
+    """Let a text contain what the configuration names, as in transformers."""
+    added = {token.content for token in backend.get_added_tokens_decoder().values()}
+    known = [name for name in names if backend.token_to_id(name) is not None]
+    backend.add_special_tokens([name for name in known if name not in added])
+
+
+def _surroundings(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return what the template puts before and after any text."""
+    # Any text with a token in it shows it; an added token is one.
+    added = [token.content for token in backend.get_added_tokens_decoder().values()]
+    around = backend.encode("a" + next(iter(added), ""))
+    inside = [n for n, sequence in enumerate(around.sequence_ids) if sequence is not None]
+    prefix = around.ids[: inside[0] if inside else None]
+    suffix = around.ids[inside[-1] + 1 :] if inside else []
+    return tuple(prefix), tuple(suffix)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise TokenError(f"{path} cannot be read as JSON: {error}; fetch it again") from error
+    if not isinstance(content, dict):
+        raise TokenError(f"{path} holds a {type(content).__name__}, not an object; fetch it again")
+    return content
