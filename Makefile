@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint golden golden-check atlas bench clean
+.PHONY: demo test lint golden golden-check golden-fuzz atlas bench clean
 
 demo: .venv/installed
 	$(BIN)/mi-ref lens --model atlas --prompt "The capital of France is" --target " Paris"
@@ -18,6 +18,9 @@ golden: .venv/golden
 
 golden-check: .venv/golden
 	$(BIN)/python -m golden.make_golden --check
+
+golden-fuzz: .venv/golden
+	$(BIN)/python -m golden.fuzz
 
 atlas: .venv/golden
 	$(BIN)/python -m golden.atlas.make_atlas

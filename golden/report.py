@@ -1,6 +1,7 @@
 """Print how far ``mi_ref`` is from HuggingFace in each golden case; needs neither torch nor it.
 
-Run it from the root of the repository: ``python -m golden.report [--backend NAME]``.
+Run it from the root of the repository: ``python -m golden.report [--backend NAME] [--markdown]``.
+With ``--markdown`` it prints the README's table, one row per family.
 """
 
 from __future__ import annotations
@@ -10,31 +11,64 @@ import warnings
 from pathlib import Path
 
 import mi_ref
+from mi_ref.families import FAMILIES
 from mi_ref.tables import Table
-from mi_ref.testing import golden_cases, golden_errors
+from mi_ref.testing import GoldenCase, golden_cases, golden_errors
 
 DTYPES = ("float64", "float32")
+Worst = dict[str, tuple[float, str]]
 
 
 def main() -> None:
+    """Measure every case and print the table asked for."""
     parser = argparse.ArgumentParser(description="Errors against the golden files.")
     parser.add_argument("--backend", default="numpy", help="array library (default: numpy)")
-    backend = mi_ref.get_backend(parser.parse_args().backend)
+    parser.add_argument("--markdown", action="store_true", help="one row per family, for README.md")
+    options = parser.parse_args()
+    backend = mi_ref.get_backend(options.backend)
     # One case is meant to be longer than its model was made for.
     warnings.filterwarnings("ignore", message="the prompt has")
+    measured = [(case, worst(case, backend)) for case in golden_cases(Path(__file__).parent)]
+    if options.markdown:
+        print("\n".join(markdown(measured)))
+    else:
+        by_case(measured).print()
+
+
+def worst(case: GoldenCase, backend: mi_ref.Backend) -> Worst:
+    """Return the greatest error of a case in each precision, and the hook that has it."""
+    found = {}
+    for dtype in DTYPES:
+        model = mi_ref.from_pretrained(case.folder, backend=backend, dtype=dtype)
+        errors = golden_errors(model, case)
+        hook = max(errors, key=errors.__getitem__)
+        found[dtype] = (errors[hook], hook)
+    return found
+
+
+def by_case(measured: list[tuple[GoldenCase, Worst]]) -> Table:
+    """Return one row per case, and the worst of all."""
     table = Table(["case", ">float64", "worst hook", ">float32", "worst hook"])
-    worst = dict.fromkeys(DTYPES, 0.0)
-    for case in golden_cases(Path(__file__).parent):
-        cells = []
-        for dtype in DTYPES:
-            model = mi_ref.from_pretrained(case.folder, backend=backend, dtype=dtype)
-            errors = golden_errors(model, case)
-            hook = max(errors, key=errors.__getitem__)
-            worst[dtype] = max(worst[dtype], errors[hook])
-            cells += [f"{errors[hook]:.1e}", hook]
+    for case, found in measured:
+        cells = [cell for dtype in DTYPES for cell in (f"{found[dtype][0]:.1e}", found[dtype][1])]
         table.add(case.name, *cells)
-    table.add("all", f"{worst['float64']:.1e}", "", f"{worst['float32']:.1e}", "", style="bold")
-    table.print()
+    double, single = (max(found[dtype][0] for _, found in measured) for dtype in DTYPES)
+    table.add("all", f"{double:.1e}", "", f"{single:.1e}", "", style="bold")
+    return table
+
+
+def markdown(measured: list[tuple[GoldenCase, Worst]]) -> list[str]:
+    """Return the README's table: each family's cases and worst errors."""
+    lines = [
+        "| `model_type` | golden cases | worst error, float64 | worst error, float32 |",
+        "|---|---|---|---|",
+    ]
+    for family in FAMILIES:
+        own = [(case, found) for case, found in measured if case.manifest["family"] == family]
+        names = ", ".join(case.name for case, _ in own)
+        double, single = (max(found[dtype][0] for _, found in own) for dtype in DTYPES)
+        lines.append(f"| `{family}` | {names} | {double:.1e} | {single:.1e} |")
+    return lines
 
 
 if __name__ == "__main__":

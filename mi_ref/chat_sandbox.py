@@ -49,14 +49,12 @@ def render(
     asked : collection of str
         Those of `context` that the template must read: one that it never mentions would be without
         effect.
-    source : str
-        Whose template it is, for messages.
 
     Raises
     ------
     TokenError
-        If the template is no Jinja, refuses the messages, tries what the sandbox forbids, or fails;
-        or if it does not read a variable that was asked for.
+        If the template of `source` is no Jinja, does not read what was asked for, refuses the
+        messages, tries what the sandbox forbids, or fails.
     """
     _check_version(version("jinja2"))
     compiled, reads = _checked(template, source)
@@ -68,18 +66,17 @@ def render(
     try:
         return compiled.render(context)
     except _Refusal as error:
-        raise TokenError(
-            f"the chat template of {source} refuses these messages: {error}"
-        ) from error
+        why = f"the chat template of {source} refuses these messages: {error}"
+        raise TokenError(why) from error
     except SecurityError as error:
         raise TokenError(
-            f"the chat template of {source} was stopped, because it tried what no template may: "
-            f"{error} Do not trust this checkpoint before you know why"
+            f"the chat template of {source} was stopped at what no template may do: {error}"
+            " Read it before you trust it, or pass another as template="
         ) from error
     except (TemplateError, *_PYTHON) as error:
         raise TokenError(
-            f"the chat template of {source} failed on these messages: {type(error).__name__}: "
-            f"{error}. Its source says which keys and variables it needs"
+            f"the chat template of {source} failed on these messages ({type(error).__name__}:"
+            f" {error}). Read it for the keys and variables it needs, or pass another as template="
         ) from error
 
 

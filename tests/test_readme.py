@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from mi_ref.cli import main
+from mi_ref.families import FAMILIES
+from mi_ref.testing import golden_cases
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 
@@ -32,12 +34,23 @@ def assert_same(printed: str, shown: str) -> None:
             assert word == other
 
 
-def test_the_quick_start_prints_what_the_readme_shows() -> None:
-    (code,) = (block for block in blocks("python") if "import mi_ref" in block)
+@pytest.mark.parametrize(("title", "shown"), [("quick start", 1), ("batches", 3)])
+def test_an_example_prints_what_the_readme_shows(title: str, shown: int) -> None:
+    _, _, after = README.partition(f"<!-- {title}: run by tests/test_readme.py -->")
+    code = after.partition("```python\n")[2].partition("```")[0]
+    assert "import mi_ref" in code
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
-    assert_same(printed.getvalue(), blocks("")[1])
+    assert_same(printed.getvalue(), blocks("")[shown])
+
+
+def test_the_table_of_families_has_every_family_and_case() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \| [\d.e-]+ \| [\d.e-]+ \|$", README, re.M))
+    found: dict[str, list[str]] = {family: [] for family in FAMILIES}
+    for case in golden_cases(Path(__file__).parents[1] / "golden"):
+        found[case.manifest["family"]].append(case.name)
+    assert rows == {family: ", ".join(names) for family, names in found.items()}
 
 
 def test_the_demo_prints_what_the_readme_shows() -> None:

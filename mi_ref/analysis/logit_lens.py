@@ -74,6 +74,8 @@ def logit_lens(
     own: LogitsWanted = "all" if positions is None else "none"
     if chosen == [len(ids[0]) - 1]:
         own = "last"
+    if model.cfg.compat is not None:
+        own = "none"  # The lens leaves out what the model's own logits have.
     wanted_rows = capture(at.resid_post[:], pos=None if positions is None else chosen)
     run = model.run(tokens, capture=[wanted_rows], logits=own)
     return LogitLens(

@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         device=arguments.device,
         dtype=arguments.dtype,
         revision=arguments.revision,
+        compat=arguments.compat,
     )
     wanted = arguments.position or [-1]
     everywhere = "all" in wanted

@@ -62,6 +62,10 @@ def compute_options() -> argparse.ArgumentParser:
         "--dtype", default="float32", choices=["float32", "float64"],
         help="what everything is computed in (default: float32)",
     )  # fmt: skip
+    options.add_argument(
+        "--compat", choices=["candle-mi"],
+        help="compute as that program does where it differs from HuggingFace",
+    )  # fmt: skip
     return options
 
 
