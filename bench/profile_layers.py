@@ -24,6 +24,7 @@ import numpy as np
 import mi_ref
 from bench import report
 from bench.make_model import cached_model
+from mi_ref.params import ExpertsParams, LayerParams, Linear, MLPParams
 
 CLOCK = report.clock()
 
@@ -128,11 +129,20 @@ def product_floors(model: mi_ref.Model, n_tokens: int) -> dict[str, tuple[float,
 def linear_weights(model: mi_ref.Model) -> Iterable[Any]:
     """Yield every matrix that a forward pass multiplies by."""
     for layer in model.params.layers:
-        for f in fields(layer):
-            weight = getattr(getattr(layer, f.name), "weight", None)
-            if weight is not None and weight.ndim == 2:
-                yield weight
-    yield model.params.unembed
+        yield from (linear.weight for linear in _linears(layer))
+    yield model.params.unembed.weight
+
+
+def _linears(params: Any) -> Iterable[Linear]:
+    """Yield the linear maps among some parameters, those of experts included."""
+    if isinstance(params, Linear):
+        yield params
+    elif isinstance(params, tuple):
+        for part in params:
+            yield from _linears(part)
+    elif isinstance(params, LayerParams | MLPParams | ExpertsParams):
+        for f in fields(params):
+            yield from _linears(getattr(params, f.name))
 
 
 def _seconds(product: Callable[[Any], Any], weights: list[Any], rounds: int = 5) -> float:

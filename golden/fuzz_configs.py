@@ -12,7 +12,7 @@ from typing import Any
 
 Config = dict[str, Any]
 
-ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
+ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu")
 
 
 def random_config(family: str, rng: Random) -> Config:

@@ -11,8 +11,9 @@ from typing import Literal, TypeAlias
 
 from mi_ref.rope import Rotary
 
-ActivationName: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "relu"]
-"""``gelu`` is the exact one (erf), ``gelu_tanh`` its tanh approximation."""
+ActivationName: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "gelu_fast", "relu"]
+"""``gelu`` is the exact one (erf), ``gelu_tanh`` its tanh approximation, ``gelu_fast`` that with a
+constant of ten digits (GPT-NeoX-20B)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,6 +44,7 @@ ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_fast",
     "relu": "relu",
 }
 """HuggingFace's names of activation functions, and this package's."""

@@ -138,23 +138,32 @@ def rms_norm(
     return normed if bias is None else normed + bias
 
 
+GELU_SLOPES = {"gelu_tanh": math.sqrt(2 / math.pi), "gelu_fast": 0.7978845608}
+"""The root of 2/π in each approximation of GELU by tanh; transformers rounds one of them."""
+
+
+def exp_limit(x: Float[Array, "*shape"], xp: Namespace) -> float:
+    """Return the largest whole number whose exponential is finite in the dtype of `x`."""
+    return float(math.floor(math.log(float(xp.finfo(x.dtype).max))))
+
+
 def activation(
     x: Float[Array, "*shape"], name: str, *, xp: Namespace, erf: Callable[[Array], Array]
 ) -> Float[Array, "*shape"]:
     """Return the activation function `name` of `x`.
 
     ``silu`` is ``x sigmoid(x)``, ``gelu`` is ``x Φ(x)`` by erf, ``gelu_tanh`` its approximation
-    ``x/2 (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))`` (arXiv:1606.08415), ``relu`` is ``max(x, 0)``.
+    ``x/2 (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))`` (arXiv:1606.08415), ``gelu_fast`` the same with
+    that root to ten digits, ``relu`` is ``max(x, 0)``.
     """
     match name:
         case "silu":
-            # By tanh rather than exp: exp(-x) overflows for large negative x.
-            half = x * 0.5
-            return half + half * xp.tanh(half)
+            return x / (1.0 + xp.exp(xp.clip(-x, None, exp_limit(x, xp))))
         case "gelu":
             return x * 0.5 * (1.0 + erf(x * math.sqrt(0.5)))
-        case "gelu_tanh":
-            return x * 0.5 * (1.0 + xp.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+        case "gelu_tanh" | "gelu_fast":
+            slope = GELU_SLOPES[name]
+            return x * 0.5 * (1.0 + xp.tanh(slope * (x + 0.044715 * x * x * x)))
         case "relu":
             return xp.where(x > 0, x, xp.zeros_like(x))
         case _:

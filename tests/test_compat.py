@@ -65,6 +65,7 @@ def test_the_lens_is_without_the_final_cap(repository: Path) -> None:
     cap = model.cfg.softcap
     assert cap is not None
     run = model.run(tokens, capture=[at.resid_post[-1], at.logits])
+    assert run.logits is not None
     lens = model.project_to_vocab(run[at.resid_post[-1]])
     np.testing.assert_allclose(lens, run[at.logits], rtol=1e-13)
     np.testing.assert_allclose(run.logits, cap * np.tanh(run[at.logits] / cap), rtol=1e-13)

@@ -11,10 +11,10 @@ import pytest
 
 import mi_ref
 from mi_ref import ConfigError
-from mi_ref.config import DecoderConfig
+from mi_ref.config import DecoderConfig, GatedMLP
 from mi_ref.families import FAMILIES
 from mi_ref.hf_config import HfConfig
-from mi_ref.rope import DefaultRope, LinearRope, Llama3Rope
+from mi_ref.rope import DefaultRope, LinearRope, Llama3Rope, Rotary
 
 SMALL: dict[str, Any] = {
     "model_type": "llama",
@@ -40,9 +40,10 @@ def test_absent_keys_are_huggingface_defaults() -> None:
     assert (cfg.n_heads, cfg.n_key_value_heads, cfg.d_head, cfg.d_mlp) == (32, 32, 128, 11008)
     assert (cfg.eps, cfg.act_fn, cfg.tied) == (1e-6, "silu", False)
     attn = cfg.layers[0].attn
-    assert attn.rope == DefaultRope(theta=10_000.0)
+    assert attn.rotary == Rotary(rope=DefaultRope(theta=10_000.0), dims=128)
     assert attn.scale == pytest.approx(0.08838834764831845, rel=1e-15)
-    assert (attn.bias_qkv, attn.bias_out, cfg.layers[0].mlp.bias) == (False, False, False)
+    assert (attn.bias_qkv, attn.bias_out) == (False, False)
+    assert cfg.layers[0].mlp == GatedMLP(d_mlp=11008, act_fn="silu", bias=False)
 
 
 def test_null_is_absence() -> None:
@@ -75,12 +76,16 @@ def test_null_is_absence() -> None:
         ({"hidden_act": "gelu_fast"}, "hidden_act is 'gelu_fast'; llama needs one of 'silu', "),
         ({"num_key_value_heads": 3}, "heads 4 is no multiple of num_key_value_heads 3"),
         ({"num_attention_heads": 5}, "hidden_size 24 is no multiple of num_attention_heads 5"),
-        ({"head_dim": 7}, "heads are 7 wide; rotary embedding needs an even width"),
-        ({"num_attention_heads": 8}, "heads are 3 wide; rotary embedding needs an even width"),
-        ({"rope_scaling": {"type": "longrope"}}, r"rope_scaling\.type is 'longrope'"),
+        ({"head_dim": 7}, "rotary embedding turns 7 coordinates of a head; it needs an even"),
+        ({"num_attention_heads": 8}, "rotary embedding turns 3 coordinates of a head"),
+        ({"rope_scaling": {"type": "ntk"}}, r"rope_scaling\.type is 'ntk'"),
+        ({"rope_scaling": {"type": "longrope", "short_factor": [1, 2, 3]}},
+         r"rope_scaling\.long_factor is missing; llama needs a list of 3 numbers above 0"),
+        ({"rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [1, 2, 3]}},
+         r"rope_scaling\.short_factor is \[1\]; llama needs a list of 3 numbers above 0"),
         ({"rope_scaling": "linear"}, "rope_scaling is 'linear'; llama needs an object"),
         ({"rope_scaling": {"rope_type": "linear"}}, r"rope_scaling\.factor is missing"),
-        ({"rope_parameters": {"rope_type": "su"}}, r"rope_parameters\.rope_type is 'su'"),
+        ({"rope_parameters": {"rope_type": "xpos"}}, r"rope_parameters\.rope_type is 'xpos'"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0, "bend": 3}}, r"rope_scaling\.bend=3"),
         ({"rope_scaling": {"type": "default", "partial_rotary_factor": 0.25}},
          r"rope_scaling\.partial_rotary_factor=0\.25"),
@@ -139,13 +144,13 @@ def test_a_config_that_is_no_object(checkpoint: Path) -> None:
     ("model_type", "named"),
     [
         ("llamma", "'llamma'"),
-        ("mistral", "'mistral'"),
+        ("mamba", "'mamba'"),
         ("bert", "'bert'"),
         (None, "absent"),
     ],
 )
 def test_an_unknown_family_is_named(checkpoint: Path, model_type: Any, named: str) -> None:
-    change(checkpoint, model_type=model_type)
+    change(checkpoint, model_type=model_type, colour="blue")
     with pytest.raises(ConfigError, match=f"(?s){named}.*supported: .*llama.*nearest is llama"):
         mi_ref.from_pretrained(checkpoint)
 
@@ -258,7 +263,8 @@ def test_configs_of_the_hub(
         raw["num_hidden_layers"], raw["max_position_embeddings"], raw["vocab_size"],
     )  # fmt: skip
     assert cfg.act_fn == "silu"
-    assert all(layer.attn.rope == rope for layer in cfg.layers)
+    rotary = Rotary(rope=rope, dims=cfg.d_head)
+    assert all(layer.attn.rotary == rotary for layer in cfg.layers)
     # As transformers 5 saves the same model again.
     scaling = raw.get("rope_scaling") or {}
     old = {"rope_scaling", "rope_theta", "torch_dtype"}

@@ -33,12 +33,21 @@ WEIGHT_MAP = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-0000
 INDEX = {"model.safetensors.index.json": json.dumps({"weight_map": WEIGHT_MAP}).encode()}
 
 
+TEMPLATES = {
+    "chat_template.jinja": b"plain",
+    "additional_chat_templates/tool_use.jinja": b"tools",
+    "additional_chat_templates/README.md": b"about them",
+    "other/notes.jinja": b"of something else",
+}
+
+
 def repos() -> dict[str, Repo]:
     single = {**SMALL, "model.safetensors": WEIGHTS}
     return {
         "org/one": Repo({**single, "README.md": b"hello", "onnx/model.onnx": b"other format"}),
         "org/two": Repo({**SMALL, **INDEX, **SHARDS}),
         "org/big": Repo({**SMALL, "model.safetensors": BIG}),
+        "org/chat": Repo({**single, **TEMPLATES}),
         "org/gated": Repo(single, gated=True),
         "org/no-config": Repo({"model.safetensors": WEIGHTS}),
         "org/pickled": Repo({**SMALL, "pytorch_model.bin": b"pickle"}),
@@ -174,6 +183,16 @@ def test_headers_only_of_shards(server: HubServer) -> None:
     assert found.weight_map == WEIGHT_MAP
     assert found.headers == {"a": TensorInfo("F32", (2,)), "b": TensorInfo("F32", (3,))}
     assert all(of.range for name in SHARDS for of in server.fetched(name))
+
+
+def test_chat_templates_are_fetched_where_there_are_any(server: HubServer) -> None:
+    assert find_checkpoint("org/one").chat_templates == {}
+    found = find_checkpoint("org/chat")
+    texts = {name: path.read_bytes() for name, path in found.chat_templates.items()}
+    assert texts == {"default": b"plain", "tool_use": b"tools"}
+    assert server.fetched("other/notes.jinja") == []
+    assert find_checkpoint("org/chat", local_files_only=True) == found
+    assert find_checkpoint(found.config.parent).chat_templates == found.chat_templates
 
 
 # Failures of the Hub

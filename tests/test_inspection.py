@@ -15,7 +15,7 @@ import mi_ref
 from mi_ref import ConfigError, HubError, WeightError
 from mi_ref.fitting import collapse
 from mi_ref.inspection import Inspection, inspect_checkpoint
-from mi_ref.params import TensorFault
+from mi_ref.tensor_check import TensorFault
 from mi_ref.weights import Weights
 
 CASES = sorted(path.parent for path in Path(__file__).parents[1].glob("golden/*/manifest.json"))
@@ -61,22 +61,23 @@ def test_golden_models_are_told_to_load(case: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_atlas_is_described() -> None:
-    text = str(inspect_checkpoint("atlas"))
-    for words in ("6, d_model 128", "8 query heads, 4 key and value heads", "no window",
-                  "default: theta 10000.0", "tied to the embedding", "BPE, 2,432 tokens",
+    text = " ".join(str(inspect_checkpoint("atlas")).split())
+    for words in ("6, d_model 128", "8 query heads, 4 key and value heads", "window none",
+                  "default: dims 16, theta 10000.0", "tied to the embedding", "BPE, 2,432 tokens",
                   "'<|bos|>' added before a text", "yes, as far as headers show"):  # fmt: skip
         assert words in text
     sizes = inspect_checkpoint("atlas").record()["sizes"]
-    assert sizes["rotary"] == {"kind": "default", "theta": 10000.0}
-    assert sizes["window"] is None
+    assert sizes["rotary"] == [{"kind": "default", "dims": 16, "theta": 10000.0}] * 6
+    assert sizes["windows"] == [None] * 6
 
 
 def test_rotary_numbers_and_biases_are_told(repository: Path) -> None:
     text = str(inspect_checkpoint(repository / "golden/llama3.1-rope"))
-    assert "llama3: theta" in text
+    assert "llama3: dims 16, theta" in text
     assert "low_freq_factor" in text
-    biased = inspect_checkpoint(repository / "golden/llama-biases").record()["sizes"]["biases"]
-    assert biased == {"qkv": True, "attn_out": True, "mlp": True}
+    sizes = inspect_checkpoint(repository / "golden/llama-biases").record()["sizes"]
+    assert sizes["biases"] == {"qkv": True, "attn_out": True, "unembed": False}
+    assert [mlp["bias"] for mlp in sizes["mlp"]] == [True, True]
 
 
 def test_all_faults_of_a_checkpoint_at_once(folder: Path) -> None:
@@ -123,12 +124,12 @@ def test_truncated_weights_are_told_with_the_config_faults(folder: Path) -> None
 
 def test_unknown_family_names_the_nearest_and_what_differs(folder: Path) -> None:
     norms = {f"model.layers.{n}.self_attn.q_norm.weight": np.ones(6, np.float32) for n in (0, 1)}
-    found = change(folder, norms, model_type="qwen3", use_sliding_window=False)
+    found = change(folder, norms, model_type="qwen9", use_sliding_window=False)
     text = " ".join(str(found).split())
     with pytest.raises(ConfigError) as error:
         mi_ref.from_pretrained(folder)
     for said in (text, str(error.value)):
-        assert "model_type 'qwen3' is not supported (supported: llama" in said
+        assert "model_type 'qwen9' is not supported (supported: llama" in said
         assert "llama does not read use_sliding_window=False" in said
         assert said.count("self_attn.q_norm.weight") == 1
         assert "tensors not used: model.layers.{layer}.(self_attn" in said

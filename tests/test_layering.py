@@ -18,8 +18,9 @@ PACKAGE = ROOT / "mi_ref"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 BACKENDS = sorted((ROOT / "backends" / "mi_ref_backends").glob("*.py"))
 FAMILY_FILES = sorted((PACKAGE / "families").glob("*.py"))
-ARITHMETIC = ("decoder", "ops", "config", "hooks", "plan", "rope", "params", "model", "sites",
-              "selection", "hook_points", "weight_views", "run", "cache", "backend")  # fmt: skip
+ARITHMETIC = ("decoder", "ops", "attention_ops", "experts", "config", "hooks", "plan", "rope",
+              "params", "weight_names", "tensor_check", "padding", "model", "sites", "selection",
+              "hook_points", "absence", "weight_views", "run", "cache", "backend")  # fmt: skip
 # What exists and what is to come.
 FAMILY_WORDS = {*FAMILIES, "llama", "mistral", "qwen", "phi", "gemma", "starcoder", "gpt2", "neox",
                 "olmo", "mixtral", "rwkv"}  # fmt: skip
@@ -78,8 +79,21 @@ def test_the_core_knows_no_family(module: str) -> None:
 
 @pytest.mark.parametrize("path", FAMILY_FILES, ids=name)
 def test_a_family_reads_and_does_not_compute(path: Path) -> None:
-    assert not imported(path) & {"mi_ref.backend", "mi_ref.ops", "mi_ref.decoder", "numpy", "math"}
+    foreign = {"backend", "ops", "attention_ops", "experts", "decoder", "params", "rope"}
+    assert not imported(path) & {*(f"mi_ref.{module}" for module in foreign), "numpy", "math"}
     assert not re.search(r"\b(xp|np|Array)\b", without_prose(path))
+    assert len(path.read_text("utf-8").splitlines()) <= 120
+
+
+@pytest.mark.parametrize("path", FAMILY_FILES, ids=name)
+def test_a_family_multiplies_sizes_only(path: Path) -> None:
+    """Constants that a config implies, such as ``d_head**-0.5``, and which layers have what."""
+    small = (ast.Mod, ast.FloorDiv, ast.Div, ast.Mult, ast.Add, ast.Pow, ast.BitOr)
+    tree = ast.parse(path.read_text("utf-8"))
+    operations = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp)]
+    assert [ast.unparse(node) for node in operations if not isinstance(node.op, small)] == []
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.While | ast.AugAssign)]
+    assert functions == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name)
@@ -104,7 +118,7 @@ def test_every_array_library_of_a_backend_stays_there() -> None:
 
 
 def test_decoder_takes_families_as_data() -> None:
-    for module in ("decoder", "ops", "plan", "hooks"):
+    for module in ("decoder", "ops", "attention_ops", "experts", "params", "plan", "hooks"):
         assert not any(found.startswith("mi_ref.families")
                        for found in imported(PACKAGE / f"{module}.py"))  # fmt: skip
 

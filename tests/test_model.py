@@ -120,8 +120,6 @@ def test_ids_are_taken_as_they_are(prompt: Any, reader: Model) -> None:
         ([True, False], "True is no token id"),
         (np.array([True]), "True is no token id"),
         ([None], "None is no token id"),
-        ([[1, 2, 3], [4, 5]], "the prompts have 2, 3 tokens: rows of one batch"),
-        (["the cat sat", "a"], "the prompts have 2, 4 tokens"),
         ([[[1, 2]]], "is no token id"),
         (["the", 3], "is no token id"),
         (3, "3 is no token id: a prompt is text, whole numbers"),
@@ -249,9 +247,14 @@ def test_a_backend_value_is_taken_as_it_is(repository: Path) -> None:
 def test_an_unknown_family_names_the_nearest(repository: Path, tmp_path: Path) -> None:
     shutil.copy(repository / "golden" / "llama2" / "model.safetensors", tmp_path)
     raw = json.loads((repository / "golden" / "llama2" / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(raw | {"model_type": "lama"}))
+    (tmp_path / "config.json").write_text(json.dumps(raw | {"model_type": "lama", "hue": 1}))
     with pytest.raises(ConfigError, match=r"'lama'.*nearest is llama.*plausible wrong numbers"):
         mi_ref.from_pretrained(tmp_path)
+
+
+def test_prompts_of_two_lengths_are_no_one_array(reader: Model) -> None:
+    with pytest.raises(TokenError, match=r"the prompts have 2, 3 tokens: one array needs rows"):
+        reader.to_tokens([[1, 2, 3], [4, 5]])
 
 
 def test_everything_says_what_it_is(reader: Model) -> None:
@@ -265,7 +268,7 @@ def test_everything_says_what_it_is(reader: Model) -> None:
     assert repr(reader.hook_points) == "<55 hook points in 2 layers; print() shows them>"
     table = str(reader.hook_points)
     for site in ("resid_post[l]", "blocks.{0..1}.hook_resid_post", "batch pos d_model",
-                 "absent: positions enter by rotation, at rot_q and rot_k",
+                 "absent: positions enter by rotation, at at.rot_q and at.rot_k",
                  "Residual stream leaving the block."):  # fmt: skip
         assert site in table
     assert "2 × 3 × 24" in str(reader.hook_points.table(batch=2, pos=3))

@@ -104,34 +104,64 @@ class Draw:
 
 def attention_arguments(d: Draw) -> tuple[Any, ...]:
     q, k = d.queries_and_keys()
-    # Great scores would only amplify their own rounding.
-    return q, k, d.array(*k.shape), 0.002
+    return q, k, d.array(*k.shape)
+
+
+def attention_options(scale: float) -> Callable[[Draw], dict[str, Any]]:
+    def draw(d: Draw) -> dict[str, Any]:
+        choose = d.data.draw
+        starts = st.lists(st.integers(0, d.n_pos - 1), min_size=d.batch, max_size=d.batch)
+        return {
+            "scale": scale,
+            "softcap": choose(st.sampled_from([None, 0.5, 2.0])),
+            "window": choose(st.none() | st.integers(1, d.n_pos + 1)),
+            "starts": choose(st.none() | starts.map(np.array)),
+        }
+
+    return draw
 
 
 def rotate_arguments(d: Draw) -> tuple[Any, ...]:
-    tables = [d.array(d.n_pos, d.d_head // 2) for _ in range(2)]
+    half = d.data.draw(st.integers(1, d.d_head // 2))
+    rows = d.data.draw(st.sampled_from([(), (d.batch,)]))
+    tables = [d.array(*rows, d.n_pos, half) for _ in range(2)]
     return d.heads(d.n_kv_heads, d.n_pos), *tables
+
+
+def flags(*names: str) -> Callable[[Draw], dict[str, Any]]:
+    return lambda d: {name: getattr(d, name) for name in names}
 
 
 ARGUMENTS: dict[str, Callable[[Draw], tuple[Any, ...]]] = {
     "lay_out": lambda d: (d.rows(), d.maybe(d.rows())),
     "embed": lambda d: (d.array(9, d.d), d.rng.integers(0, 9, (d.batch, d.n_pos))),
     "linear": lambda d: (d.rows(), d.array(s := d.size(70), d.d), d.maybe(d.array(s))),
-    "unembed": lambda d: (d.rows(), d.array(d.size(70), d.d)),
+    "unembed": lambda d: (d.rows(), d.array(s := d.size(70), d.d), d.maybe(d.array(s))),
+    "center": lambda d: (d.rows(),),
     "rms_scale": lambda d: (d.rows(), 1e-5),
-    "rms_norm": lambda d: (d.rows(), d.array(d.d), 1e-5),
+    "rms_norm": lambda d: (d.rows(), d.array(d.d), d.maybe(d.array(d.d)), 1e-5),
     "activation": lambda d: (d.rows(), d.name()),
     "gate": lambda d: (d.rows(), d.rows(), d.name()),
     "rotate": rotate_arguments,
-    "causal_scores": lambda d: (*d.queries_and_keys(), 0.3),
+    "soft_cap": lambda d: (d.rows(), d.data.draw(st.sampled_from([0.25, 30.0]))),
+    "attention_scores": lambda d: d.queries_and_keys(),
     "softmax": lambda d: (d.square(-math.inf),),
     "attention_pattern": lambda d: (d.square(-math.inf),),
     "mix_values": lambda d: (d.square(0.0), d.heads(d.n_kv_heads, d.n_pos)),
-    "causal_attention": attention_arguments,
+    "attention": attention_arguments,
     "top_k": lambda d: (d.rows(), d.size(d.d)),
 }
-OPTIONS = {"gate": ("reuse",), "rotate": ("reuse",), "softmax": ("reuse",),
-           "attention_pattern": ("reuse", "masked"), "mix_values": ("masked",)}  # fmt: skip
+OPTIONS: dict[str, Callable[[Draw], dict[str, Any]]] = {
+    "gate": flags("reuse"),
+    "rotate": flags("reuse"),
+    "soft_cap": flags("reuse"),
+    "softmax": flags("reuse"),
+    "attention_pattern": flags("reuse", "masked"),
+    "mix_values": flags("masked"),
+    "attention_scores": attention_options(0.3),
+    # Great scores would only amplify their own rounding.
+    "attention": attention_options(0.002),
+}
 
 
 def test_every_operation_is_compared() -> None:
@@ -142,7 +172,7 @@ def test_a_hidden_write_in_the_core_would_be_seen(read_only: Backend) -> None:
     xp = read_only.xp
     x = read_only.from_host(np.ones((2, 3)))
     made = xp.concat([x, x * 2.0 + xp.mean(x, axis=-1, keepdims=True)])
-    for array in (x, made, made[0], made.mT, read_only.ops.rms_norm(made, x[0], 1e-5)):
+    for array in (x, made, made[0], made.mT, read_only.ops.rms_norm(made, x[0], None, 1e-5)):
         with pytest.raises((AssertionError, ValueError), match=r"writ|read-only"):
             array[...] = 0.0
         with pytest.raises(AssertionError, match="told to write"):
@@ -172,7 +202,8 @@ def defined(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> A
             return x
         return strict.asarray(x.astype(np.float64) if x.dtype.kind == "f" else x, copy=True)
 
-    return getattr(DEFINITIONS, name)(*map(widen, arguments), **options)
+    named = {key: widen(x) for key, x in options.items()}
+    return getattr(DEFINITIONS, name)(*map(widen, arguments), **named)
 
 
 def compare(
@@ -187,7 +218,10 @@ def compare(
         tested.from_host(x.copy("K") if n < spared else x) if isinstance(x, np.ndarray) else x
         for n, x in enumerate(arguments)
     ]
-    found = getattr(tested.ops, name)(*given, **options)
+    named = {
+        key: tested.from_host(x) if isinstance(x, np.ndarray) else x for key, x in options.items()
+    }
+    found = getattr(tested.ops, name)(*given, **named)
     for x, y in zip(found if isinstance(found, tuple) else [found],
                     desired if isinstance(desired, tuple) else [desired], strict=True):  # fmt: skip
         host, wanted = tested.to_host(x), np.asarray(y)
@@ -210,8 +244,8 @@ def test_an_operation_is_its_definition(
     name: str, dtype: str, data: st.DataObject, tested: Backend
 ) -> None:
     drawn = Draw(data, dtype)
-    options = {option: getattr(drawn, option) for option in OPTIONS.get(name, ())}
-    compare(tested, name, ARGUMENTS[name](drawn), dtype, **options)
+    arguments = ARGUMENTS[name](drawn)
+    compare(tested, name, arguments, dtype, **OPTIONS.get(name, flags())(drawn))
 
 
 @pytest.mark.parametrize("n_pos", [127, 128, 129, 300])
@@ -219,8 +253,16 @@ def test_an_operation_is_its_definition(
 def test_long_prompts(n_pos: int, dtype: str, tested: Backend) -> None:
     rng = np.random.default_rng(n_pos)
     q, k, v = (rng.normal(size=(2, n_pos, n, 4)).astype(dtype) for n in (4, 2, 2))
-    compare(tested, "causal_attention", (q, k, v, 0.5), dtype)
-    compare(tested, "causal_scores", (q, k, 0.5), dtype)
+    for softcap, window, starts in (
+        (None, None, None),
+        (1.5, None, None),
+        (None, 5, None),
+        (None, 130, np.array([0, 126])),
+        (1.5, 64, np.array([3, 0])),
+    ):
+        options = {"scale": 0.5, "softcap": softcap, "window": window, "starts": starts}
+        compare(tested, "attention", (q, k, v), dtype, **options)
+        compare(tested, "attention_scores", (q, k), dtype, **options)
     dense = rng.normal(size=(2, 4, n_pos, n_pos)).astype(dtype)
     causal = np.where(np.tri(n_pos, dtype=bool), dense, dense.dtype.type(-np.inf))
     # One future key, far off, is shown all the same: what an edit of the scores may do.
@@ -228,12 +270,25 @@ def test_long_prompts(n_pos: int, dtype: str, tested: Backend) -> None:
     shown[1, 3, 2, -1] = 2.0
     for scores, masked in ((causal, True), (causal, False), (dense, False), (shown, False)):
         for reuse in (False, True):
-            options = {"masked": masked, "reuse": reuse}
-            compare(tested, "attention_pattern", (scores,), dtype, **options)
+            compare(tested, "attention_pattern", (scores,), dtype, masked=masked, reuse=reuse)
         compare(tested, "mix_values", (np.exp(scores), v), dtype, masked=masked)
-    x, weight = (rng.normal(size=s).astype(dtype) for s in ((2, n_pos, 6), (64, 6)))
-    compare(tested, "linear", (x, weight, None), dtype)
-    compare(tested, "unembed", (x, weight), dtype)
+    x, weight, bias = (rng.normal(size=s).astype(dtype) for s in ((2, n_pos, 6), (64, 6), (64,)))
+    for added in (None, bias):
+        compare(tested, "linear", (x, weight, added), dtype)
+        compare(tested, "unembed", (x, weight, added), dtype)
+
+
+def test_what_a_query_sees_of_four_keys(tested: Backend) -> None:
+    """The mask in full, for a window of two and a row whose tokens begin at column two."""
+    x = tested.from_host(np.ones((2, 4, 1, 2)))
+    starts = tested.from_host(np.array([0, 2]))
+    options = {"scale": 3.0, "softcap": 2.0, "window": 2, "starts": starts}
+    scores = tested.to_host(tested.ops.attention_scores(x, x, **options))
+    shown = [["".join("x" if s > 0 else "." for s in row) for row in head] for (head,) in scores]
+    assert shown == [["x...", "xx..", ".xx.", "..xx"], ["x...", ".x..", "..x.", "..xx"]]
+    # 2 tanh(6 / 2) wherever anything is seen, and minus infinity elsewhere.
+    assert set(scores[np.isfinite(scores)].round(14)) == {1.99010950737346}
+    assert (scores[~np.isfinite(scores)] == -np.inf).all()
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

@@ -8,15 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mi_ref import get_backend
 from mi_ref.hf_config import HfConfig
+from mi_ref.padding import Padding
 from mi_ref.rope import (
     DefaultRope,
     DynamicRope,
     LinearRope,
     Llama3Rope,
+    LongRope,
     Rope,
+    Rotary,
     YarnRope,
-    rotary_tables as tables,
+    rotary_tables,
 )
 from mi_ref.rope_config import read_rope
 
@@ -25,6 +29,8 @@ LLAMA32 = Llama3Rope(
 )
 YARN = YarnRope(theta=10_000.0, factor=4.0, original_n_ctx=1024, beta_fast=32.0, beta_slow=1.0,
                 attention_factor=1.138629436111989, truncate=True)  # fmt: skip
+LONG = LongRope(theta=10_000.0, short_factors=(1.0, 2.0), long_factors=(4.0, 8.0),
+                original_n_ctx=3, attention_factor=1.25)  # fmt: skip
 
 # inv_freq of LlamaRotaryEmbedding in transformers 5.23, to seven digits.
 LLAMA32_FREQUENCIES = """
@@ -36,10 +42,17 @@ LLAMA32_FREQUENCIES = """
 YARN_FREQUENCIES = "1 0.3162278 0.08125 0.01976424 0.004375 0.0007905695 0.00025 7.905695e-05"
 
 
-def frequencies(rope: Rope, d_head: int, n_pos: int = 2) -> tuple[Any, float]:
+def tables(
+    rope: Rope, dims: int, n_pos: int, padding: Padding | None = None, dtype: Any = np.float64
+) -> tuple[Any, Any]:
+    rotary = Rotary(rope=rope, dims=dims)
+    return rotary_tables(rotary, n_pos, padding, dtype=dtype, backend=get_backend("numpy"))
+
+
+def frequencies(rope: Rope, dims: int, n_pos: int = 2) -> tuple[Any, float]:
     """Read frequencies and factor off the tables, at position 1."""
-    cos, sin = tables(rope, d_head, n_pos, dtype=np.float64, xp=np)
-    assert cos.shape == sin.shape == (n_pos, d_head // 2)
+    cos, sin = tables(rope, dims, n_pos)
+    assert cos.shape == sin.shape == (n_pos, dims // 2)
     factor = float(cos[0, 0])
     assert (cos[0] == factor).all()
     assert (sin[0] == 0.0).all()
@@ -47,19 +60,20 @@ def frequencies(rope: Rope, d_head: int, n_pos: int = 2) -> tuple[Any, float]:
 
 
 @pytest.mark.parametrize(
-    ("rope", "d_head", "literal", "factor"),
+    ("rope", "dims", "literal", "factor"),
     [
         (DefaultRope(theta=10_000.0), 8, "1 0.1 0.01 0.001", 1.0),
         (DefaultRope(theta=500_000.0), 4, "1 0.001414213562", 1.0),
         (LinearRope(theta=10_000.0, factor=4.0), 8, "0.25 0.025 0.0025 0.00025", 1.0),
         (LLAMA32, 64, LLAMA32_FREQUENCIES, 1.0),
         (YARN, 16, YARN_FREQUENCIES, 1.138629436111989),
+        (LONG, 4, "1 0.005", 1.25),
     ],
 )
 def test_frequencies_are_those_of_huggingface(
-    rope: Rope, d_head: int, literal: str, factor: float
+    rope: Rope, dims: int, literal: str, factor: float
 ) -> None:
-    found, found_factor = frequencies(rope, d_head)
+    found, found_factor = frequencies(rope, dims)
     assert found.tolist() == pytest.approx([float(text) for text in literal.split()], rel=6e-7)
     assert found_factor == factor
 
@@ -118,18 +132,76 @@ def test_yarn_touches_nothing_or_all_outside_its_ramp() -> None:
 
 def test_float32_tables_are_rounded_float64_tables() -> None:
     """Computed in float32, an angle at position 2000 would be off by 1e-4."""
-    exact, _ = tables(LLAMA32, 64, 2048, dtype=np.float64, xp=np)
-    rounded, _ = tables(LLAMA32, 64, 2048, dtype=np.float32, xp=np)
+    exact, _ = tables(LLAMA32, 64, 2048)
+    rounded, _ = tables(LLAMA32, 64, 2048, dtype=np.float32)
     assert rounded.dtype == np.float32
     assert np.array_equal(rounded, exact.astype(np.float32))
     assert exact[2000, 1] == pytest.approx(math.cos(2000 * 500_000 ** (-1 / 32)), abs=1e-12)
 
 
-def read(raw: dict[str, Any], n_ctx: int = 4096) -> Rope:
+def test_longrope_takes_its_long_factors_beyond_the_original_length_only() -> None:
+    """Then at all positions, with the same factor on cosine and sine."""
+    for n_pos, turns in ((2, [1.0, 0.005]), (3, [1.0, 0.005]), (4, [0.25, 0.00125])):
+        found, factor = frequencies(LONG, 4, n_pos)
+        assert found.tolist() == pytest.approx(turns, rel=1e-12)
+        assert factor == 1.25
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [DefaultRope(theta=100.0), LONG, YARN, DynamicRope(theta=9.0, factor=3.0, original_n_ctx=3)],
+)
+def test_a_padded_row_has_the_tables_of_its_own_length(rope: Rope) -> None:
+    padding = Padding(starts=(2, 0, 0), stops=(5, 5, 2), n_pos=5)
+    padded = tables(rope, 4, 5, padding)
+    for row, (start, stop) in enumerate(zip(padding.starts, padding.stops, strict=True)):
+        alone = tables(rope, 4, stop - start)
+        for together, single in zip(padded, alone, strict=True):
+            assert together.shape == (3, 5, 2)
+            assert together[row, start:stop] == pytest.approx(single, rel=1e-14, abs=1e-14)
+
+
+def read_rotary(raw: dict[str, Any], n_ctx: int = 4096, **options: Any) -> Rotary:
     config = HfConfig(raw, source="config.json", family="llama")
-    rope = read_rope(config, n_ctx=n_ctx, default_theta=10_000.0)
+    rotary = read_rope(config, n_ctx=n_ctx, d_head=8, default_theta=10_000.0, **options)
     config.done()
-    return rope
+    return rotary
+
+
+def read(raw: dict[str, Any], n_ctx: int = 4096) -> Rope:
+    return read_rotary(raw, n_ctx).rope
+
+
+def test_how_much_of_a_head_turns() -> None:
+    for raw, dims in (
+        ({}, 4),
+        ({"part": 0.25}, 2),
+        ({"part": 0.25, "rope_parameters": {"partial_rotary_factor": 0.75}}, 6),
+        # Rounded down to whole coordinates, as HuggingFace does.
+        ({"part": 0.3}, 2),
+    ):
+        assert read_rotary(raw, partial_key="part", default_partial=0.5).dims == dims
+    assert read_rotary({}).dims == 8
+
+
+LONG_RAW = {"short_factor": [1, 2, 3, 4], "long_factor": [5, 6, 7, 8],
+            "original_max_position_embeddings": 1024}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [{"type": "su"}, {"type": "longrope"}, {"rope_type": "longrope"}])
+def test_longrope_is_read(kind: dict[str, str]) -> None:
+    rope = read({"rope_scaling": LONG_RAW | kind})
+    # arXiv:2402.13753: sqrt(1 + ln(stretch) / ln(original length)).
+    factor = math.sqrt(1 + math.log(4) / math.log(1024))
+    assert rope == LongRope(theta=10_000.0, short_factors=(1.0, 2.0, 3.0, 4.0),
+                            long_factors=(5.0, 6.0, 7.0, 8.0), original_n_ctx=1024,
+                            attention_factor=factor)  # fmt: skip
+    given = read({"rope_scaling": LONG_RAW | kind | {"attention_factor": 1.5}})
+    assert isinstance(given, LongRope)
+    assert given.attention_factor == 1.5
+    unstretched = read({"rope_scaling": LONG_RAW | kind}, n_ctx=1024)
+    assert isinstance(unstretched, LongRope)
+    assert unstretched.attention_factor == 1.0
 
 
 YARN_RAW = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 1024}

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
+from mi_ref.ops import GELU_SLOPES, exp_limit
 from mi_ref_backends.numpy_erf import erf
 from mi_ref_backends.numpy_memory import NpArray, empty, empty_like
 
@@ -135,10 +137,10 @@ def _flat(x: NpArray) -> NpArray | None:
 
 
 def _silu(x: NpArray) -> NpArray:
-    half = x * x.dtype.type(0.5)
-    out: NpArray = np.tanh(half)
-    out *= half
-    out += half
+    out: NpArray = np.minimum(-x, x.dtype.type(exp_limit(x, np)))
+    np.exp(out, out=out)
+    out += 1
+    np.divide(x, out, out=out)
     return out
 
 
@@ -150,12 +152,12 @@ def _gelu(x: NpArray) -> NpArray:
     return out
 
 
-def _gelu_tanh(x: NpArray) -> NpArray:
+def _gelu_tanh(x: NpArray, name: str = "gelu_tanh") -> NpArray:
     out = x * x
     out *= 0.044715
     out += 1
     out *= x
-    out *= math.sqrt(2 / math.pi)
+    out *= GELU_SLOPES[name]
     np.tanh(out, out=out)
     out += 1
     out *= x
@@ -171,6 +173,7 @@ _ACTIVATIONS: dict[str, Callable[[NpArray], NpArray]] = {
     "silu": _silu,
     "gelu": _gelu,
     "gelu_tanh": _gelu_tanh,
+    "gelu_fast": partial(_gelu_tanh, name="gelu_fast"),
     "relu": _relu,
 }
 
