@@ -264,7 +264,11 @@ def norm_points(name: str, norm: nn.Module, x: Tensor, unit_offset: bool) -> Ten
         for key, value in norm.named_parameters()
     }
     normalized: Tensor = torch.func.functional_call(norm, neutral, (x,))
-    scale = (x * normalized).sum(-1, keepdim=True) / normalized.square().sum(-1, keepdim=True)
+    # A row of zeros, which ReLU can leave, says nothing of its scale: ask with one next to it.
+    nearly = torch.linspace(-1e-30, 1e-30, x.shape[-1], dtype=x.dtype).expand_as(x)
+    probe = torch.where((x == 0).all(-1, keepdim=True), nearly, x)
+    probed: Tensor = torch.func.functional_call(norm, neutral, (probe,))
+    scale = (probe * probed).sum(-1, keepdim=True) / probed.square().sum(-1, keepdim=True)
     return {f"{name}.hook_scale": scale, f"{name}.hook_normalized": normalized}
 
 

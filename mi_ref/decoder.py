@@ -243,7 +243,9 @@ def _by_head(w: Linear, z: Array, out: Residual, tap: Tap, context: _Context) ->
     # [b, p, h, 1, d_head] @ [h, d_head, d_model] -> [b, p, h, d_model]
     result = xp.squeeze(z[:, :, :, None, :] @ per_head, axis=3)
     edited = tap(at.result, result)
-    return out if edited is result else out + xp.sum(edited - result, axis=2)
+    if edited is result:
+        return out
+    return context.ops.lay_out(out + xp.sum(edited - result, axis=2), out)
 
 
 def _mlp(w: LayerParams, layer: Layer, x: Residual, tap: Tap, context: _Context) -> Residual:

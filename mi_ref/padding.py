@@ -73,6 +73,14 @@ class Batch:
     padding: Padding | None
     """None where nothing had to be padded."""
 
+    def __post_init__(self) -> None:
+        padding = self.padding
+        if padding and (len(padding.starts), padding.n_pos) != tuple(self.tokens.shape):
+            raise TokenError(
+                f"the tokens are {tuple(self.tokens.shape)}; their padding is for (batch"
+                f" {len(padding.starts)}, pos {padding.n_pos})."
+            )
+
 
 def pad(
     rows: Sequence[Sequence[int]], side: PaddingSide, pad_id: int
@@ -129,8 +137,10 @@ def read_mask(
         If it has another shape or other values, or a row without tokens or with pads among them,
         or says otherwise than `known`.
     """
-    host = backend.to_host(mask).tolist() if hasattr(mask, "dtype") else mask
-    rows = [list(row) if isinstance(row, Sequence) else [row] for row in host]
+    listed = backend.to_host(mask).tolist() if hasattr(mask, "dtype") else mask
+    if not isinstance(listed, Sequence) or not all(isinstance(row, Sequence) for row in listed):
+        raise TokenError(f"attention_mask={mask!r}: it is rows of 1 and 0, [batch, pos].")
+    rows = [list(row) for row in listed]
     if (len(rows), *{len(row) for row in rows}) != shape:
         raise TokenError(
             f"attention_mask has {len(rows)} rows of {sorted({len(row) for row in rows})} entries;"

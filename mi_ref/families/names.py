@@ -11,12 +11,8 @@ ATTENTION = {
     "out": "self_attn.o_proj",
 }
 NORMS = {"ln1": "input_layernorm", "ln2": "post_attention_layernorm"}
-SANDWICH = {
-    "ln1": "input_layernorm",
-    "ln1_post": "post_attention_layernorm",
-    "ln2": "pre_feedforward_layernorm",
-    "ln2_post": "post_feedforward_layernorm",
-}
+POST_NORMS = {"ln1_post": "post_attention_layernorm", "ln2_post": "post_feedforward_layernorm"}
+SANDWICH = {"ln1": "input_layernorm", "ln2": "pre_feedforward_layernorm", **POST_NORMS}
 QK_NORMS = {"q_norm": "self_attn.q_norm", "k_norm": "self_attn.k_norm"}
 GATED = {"mlp_gate": "mlp.gate_proj", "mlp_in": "mlp.up_proj", "mlp_out": "mlp.down_proj"}
 

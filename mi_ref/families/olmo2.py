@@ -9,11 +9,11 @@ Source: transformers 5.23.0 ``models/olmo2``; arXiv:2501.00656.
 from __future__ import annotations
 
 from mi_ref.config import Attention, DecoderConfig, GatedMLP, Layer, QKNorm, RMSNorm
-from mi_ref.families.names import ATTENTION, GATED, QK_NORMS, SANDWICH, llama_like
+from mi_ref.families.names import ATTENTION, GATED, POST_NORMS, QK_NORMS, llama_like
 from mi_ref.hf_config import HfConfig
 from mi_ref.rope_config import read_rope
 
-WEIGHT_NAMES = llama_like(ATTENTION, QK_NORMS, SANDWICH, GATED)
+WEIGHT_NAMES = llama_like(ATTENTION, QK_NORMS, POST_NORMS, GATED)
 
 
 def read_config(read: HfConfig) -> DecoderConfig:
