@@ -73,7 +73,7 @@ def test_null_is_absence() -> None:
         ({"rope_theta": float("nan")}, "rope_theta is nan; llama needs a number above 0"),
         ({"attention_bias": 1}, "attention_bias is 1; llama needs true or false"),
         ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no'; llama needs true or false"),
-        ({"hidden_act": "gelu_fast"}, "hidden_act is 'gelu_fast'; llama needs one of 'silu', "),
+        ({"hidden_act": "mish"}, "hidden_act is 'mish'; llama needs one of 'silu', "),
         ({"num_key_value_heads": 3}, "heads 4 is no multiple of num_key_value_heads 3"),
         ({"num_attention_heads": 5}, "hidden_size 24 is no multiple of num_attention_heads 5"),
         ({"head_dim": 7}, "rotary embedding turns 7 coordinates of a head; it needs an even"),

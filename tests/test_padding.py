@@ -248,7 +248,7 @@ def test_a_mask_that_agrees_with_the_prompts(tiny: Model) -> None:
         ([[1, 1, 1]], r"attention_mask has 1 rows of \[3\] entries; the prompt is \(batch 2, pos"),
         ([[1, 1], [1, 1]], r"2 rows of \[2\] entries; the prompt is \(batch 2, pos 3\)"),
         ([[1, 1, 1], [1, 1]], r"2 rows of \[2, 3\] entries"),
-        ([1, 1, 1], r"3 rows of \[1\] entries"),
+        ([1, 1, 1], r"it is rows of 1 and 0, \[batch, pos\]"),
         ([[1, 1, 1], [1, 2, 0]], "attention_mask holds 2; 1 is a token, 0 a pad"),
         ([[1, 1, 0.5], [1, 1, 1]], r"attention_mask holds 0\.5"),
         ([[1, 1, 1], [0, 0, 0]], "row 1 of attention_mask has no token: leave the row out"),
