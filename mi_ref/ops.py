@@ -142,7 +142,7 @@ GELU_SLOPES = {"gelu_tanh": math.sqrt(2 / math.pi), "gelu_fast": 0.7978845608}
 """The root of 2/π in each approximation of GELU by tanh; transformers rounds one of them."""
 
 
-def exp_limit(x: Float[Array, "*shape"], xp: Namespace) -> float:
+def _exp_limit(x: Float[Array, "*shape"], xp: Namespace) -> float:
     """Return the largest whole number whose exponential is finite in the dtype of `x`."""
     return float(math.floor(math.log(float(xp.finfo(x.dtype).max))))
 
@@ -158,7 +158,7 @@ def activation(
     """
     match name:
         case "silu":
-            return x / (1.0 + xp.exp(xp.clip(-x, None, exp_limit(x, xp))))
+            return x / (1.0 + xp.exp(xp.clip(-x, None, _exp_limit(x, xp))))
         case "gelu":
             return x * 0.5 * (1.0 + erf(x * math.sqrt(0.5)))
         case "gelu_tanh" | "gelu_fast":
