@@ -143,13 +143,20 @@ class _Guess:
         norm = self._norm(read)
         pre, post = norm if self.pre else None, norm if self.sandwich else None
         attn = self._attention(read, d_model, n_heads, n_ctx, norm)
+        tied = read.flag("tie_word_embeddings", "lm_head.weight" not in self.tensors)
+        mlp = self._mlp(read)
+        read.require(
+            not (tied and isinstance(mlp, GatedMLP) and mlp.act_fn.startswith("gelu")),
+            "gates of GELU with tied embeddings are Gemma's, whose norms store their gain less one"
+            " and whose embedding is scaled: which of the two this is, no file shows",
+        )
         layer = Layer(
             order="sequential",
             ln1=pre,
             attn=attn,
             ln1_post=post,
             ln2=pre,
-            mlp=self._mlp(read),
+            mlp=mlp,
             ln2_post=post,
         )
         for key in ("attention_bias", "mlp_bias", "use_bias"):
@@ -158,7 +165,6 @@ class _Guess:
         read.only("pretraining_tp", range(1, 65), "it should be a number of slices")
         read.only("norm_type", ("layer_norm",), "what that means here is unknown")
         read.only("mlp_type", ("default",), "what that means here is unknown")
-        tied = read.flag("tie_word_embeddings", "lm_head.weight" not in self.tensors)
         return DecoderConfig(
             model_type=self.model_type,
             d_model=d_model,

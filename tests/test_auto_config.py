@@ -78,3 +78,12 @@ def test_any_doubt_refuses(
         mi_ref.from_pretrained(folder)
     assert all(family in str(refused.value) for family in FAMILIES)
     assert mi_ref.inspect_checkpoint(folder).refusals
+
+
+def test_gemma_in_disguise_is_refused(repository: Path, tmp_path: Path) -> None:
+    case = repository / "golden" / "gemma"
+    raw = json.loads((case / "config_hub.json").read_text("utf-8")) | {"model_type": "acme"}
+    (tmp_path / "config.json").write_text(json.dumps(raw), encoding="utf-8")
+    shutil.copy(case / "model.safetensors", tmp_path)
+    with pytest.raises(ConfigError, match="model_type 'acme' is not supported"):
+        mi_ref.from_pretrained(tmp_path)
