@@ -165,6 +165,21 @@ class HfConfig:
         )
         return self.integer(key, max(d_model // n_heads, 1))
 
+    def equal_heads(self, whole: tuple[str, int], parts: tuple[str, int]) -> int:
+        """Return ``d_head`` of a family without a key for it; both are pairs of key and value."""
+        (whole_key, d_model), (parts_key, n_heads) = whole, parts
+        self.require(
+            d_model % n_heads == 0,
+            f"{whole_key} {d_model} is no multiple of {parts_key} {n_heads}",
+        )
+        return max(d_model // n_heads, 1)
+
+    def active_experts(self, key: str, default: int, n_experts: tuple[str, int]) -> int:
+        """Return how many experts a token goes through; `n_experts` is a pair of key and value."""
+        count = self.integer(key, default)
+        self.require(count <= n_experts[1], f"{key} {count} exceeds {n_experts[0]} {n_experts[1]}")
+        return count
+
     def groups(self, key: str, n_heads: int, default: int | None = None) -> int:
         """Return the number of key and value heads, which must divide the query heads evenly.
 

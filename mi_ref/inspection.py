@@ -179,10 +179,10 @@ def infer_or_refuse(raw: Mapping[str, Any], checkpoint: Checkpoint) -> Family:
     ConfigError
         If they do not fit the decoder exactly, with the nearest family and what differs from it.
     """
-    tensors, _ = _tensors(checkpoint)
+    tensors, damage = _tensors(checkpoint)
     found = inferred(raw, tensors)
     if found is None:
-        raise ConfigError(unknown_family(raw, checkpoint))
+        raise ConfigError(_unknown_family(raw, checkpoint, tensors, damage))
     listed = "\n  ".join(found.config.inferred)
     warnings.warn(
         f"{checkpoint.config}: {_unsupported(raw.get('model_type'))}. Config and tensors fit the"
@@ -193,9 +193,13 @@ def infer_or_refuse(raw: Mapping[str, Any], checkpoint: Checkpoint) -> Family:
     return found.family
 
 
-def unknown_family(raw: Mapping[str, Any], checkpoint: Checkpoint) -> str:
+def _unknown_family(
+    raw: Mapping[str, Any],
+    checkpoint: Checkpoint,
+    tensors: Mapping[str, TensorInfo] | None,
+    damage: str | None,
+) -> str:
     """Return the message for a ``model_type`` without a family: the nearest, and what differs."""
-    tensors, damage = _tensors(checkpoint)
     found = nearest(raw, tensors)
     family = found.family.model_type
     differs = [*([damage] if damage else []), *found.sentences(names_only=True)]

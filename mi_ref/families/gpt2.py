@@ -42,9 +42,8 @@ def read_config(read: HfConfig) -> DecoderConfig:
     d_model = read.integer("n_embd", 768)
     n_heads = read.integer("n_head", 12)
     n_ctx = read.integer("n_positions", 1024)
-    read.require(d_model % n_heads == 0, f"n_embd {d_model} is no multiple of n_head {n_heads}")
     norm = LayerNorm(eps=read.number("layer_norm_epsilon", 1e-5))
-    d_head = max(d_model // n_heads, 1)
+    d_head = read.equal_heads(("n_embd", d_model), ("n_head", n_heads))
     scale = d_head**-0.5 if read.flag("scale_attn_weights", True) else 1.0
     by_layer = read.flag("scale_attn_by_inverse_layer_idx", False)
     mlp = PlainMLP(

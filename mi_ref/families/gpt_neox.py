@@ -46,12 +46,8 @@ def read_config(read: HfConfig) -> DecoderConfig:
     n_heads = read.integer("num_attention_heads", 64)
     n_layers = read.integer("num_hidden_layers", 44)
     n_ctx = read.integer("max_position_embeddings", 2048)
-    read.require(
-        d_model % n_heads == 0,
-        f"hidden_size {d_model} is no multiple of num_attention_heads {n_heads}",
-    )
     norm = LayerNorm(eps=read.number("layer_norm_eps", 1e-5))
-    d_head = max(d_model // n_heads, 1)
+    d_head = read.equal_heads(("hidden_size", d_model), ("num_attention_heads", n_heads))
     rotary = read_rope(
         read,
         n_ctx=n_ctx,

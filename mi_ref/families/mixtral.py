@@ -37,16 +37,13 @@ def read_config(read: HfConfig) -> DecoderConfig:
     n_ctx = read.integer("max_position_embeddings", 131072)
     norm = RMSNorm(eps=read.number("rms_norm_eps", 1e-5), unit_offset=False)
     d_head = read.head_width("head_dim", d_model, n_heads)
+    n_experts = read.integer("num_local_experts", 8)
     experts = Experts(
-        n_experts=read.integer("num_local_experts", 8),
-        n_active=read.integer("num_experts_per_tok", 2),
+        n_experts=n_experts,
+        n_active=read.active_experts("num_experts_per_tok", 2, ("num_local_experts", n_experts)),
         renormalise=True,
         d_mlp=read.integer("intermediate_size", 14336),
         act_fn=read.activation("hidden_act", "silu"),
-    )
-    read.require(
-        experts.n_active <= experts.n_experts,
-        f"num_experts_per_tok {experts.n_active} exceeds num_local_experts {experts.n_experts}",
     )
     layer = Layer(
         order="sequential",

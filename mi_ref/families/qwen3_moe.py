@@ -48,16 +48,13 @@ def read_config(read: HfConfig) -> DecoderConfig:
     # Hub files carry it; HuggingFace does not read it here.
     read.count("max_window_layers", 0)
     act_fn = read.activation("hidden_act", "silu")
+    n_experts = read.integer("num_local_experts", read.integer("num_experts", 128))
     experts = Experts(
-        n_experts=read.integer("num_local_experts", read.integer("num_experts", 128)),
-        n_active=read.integer("num_experts_per_tok", 8),
+        n_experts=n_experts,
+        n_active=read.active_experts("num_experts_per_tok", 8, ("num_experts", n_experts)),
         renormalise=read.flag("norm_topk_prob", False),
         d_mlp=read.integer("moe_intermediate_size", 768),
         act_fn=act_fn,
-    )
-    read.require(
-        experts.n_active <= experts.n_experts,
-        f"num_experts_per_tok {experts.n_active} exceeds num_experts {experts.n_experts}",
     )
     dense = GatedMLP(d_mlp=read.integer("intermediate_size", 6144), act_fn=act_fn, bias=False)
     step = read.integer("decoder_sparse_step", 1)
