@@ -58,6 +58,12 @@ _EPS = ("rms_norm_eps", "layer_norm_eps", "norm_epsilon", "norm_eps")
 _ACTIVATION = ("hidden_act", "hidden_activation")
 
 
+def lookalike(model_type: object) -> str | None:
+    """Return in what a type whose files look like LLaMA's differs from it, if that is known."""
+    known = (key for key in LOOKALIKES if str(model_type).startswith(key))
+    return next((LOOKALIKES[key] for key in known), None)
+
+
 def inferred(raw: Mapping[str, Any], tensors: Mapping[str, TensorInfo] | None) -> Fit | None:
     """Return the fit to an inferred family; None if anything at all does not fit.
 
@@ -71,7 +77,7 @@ def inferred(raw: Mapping[str, Any], tensors: Mapping[str, TensorInfo] | None) -
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or tensors is None:
         return None
-    if any(model_type.startswith(known) for known in LOOKALIKES):
+    if lookalike(model_type) is not None:
         return None
     found = fit(_Guess(model_type, tensors).family(), raw, tensors)
     return found if len(found) == 0 else None

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
 
-from mi_ref.auto_config import inferred
+from mi_ref.auto_config import inferred, lookalike
 from mi_ref.checkpoint import Checkpoint
 from mi_ref.config import DecoderConfig
 from mi_ref.errors import ConfigError, TokenError, WeightError
@@ -202,7 +202,9 @@ def _unknown_family(
     """Return the message for a ``model_type`` without a family: the nearest, and what differs."""
     found = nearest(raw, tensors)
     family = found.family.model_type
-    differs = [*([damage] if damage else []), *found.sentences(names_only=True)]
+    unseen = lookalike(raw.get("model_type"))
+    known = [f"it {unseen}, which no file shows"] if unseen else []
+    differs = [*([damage] if damage else []), *known, *found.sentences(names_only=True)]
     listed = "\n  ".join(differs) or "nothing that config and headers show"
     return (
         f"{checkpoint.config}: {_unsupported(raw.get('model_type'))}. The nearest is {family}, but"

@@ -64,6 +64,7 @@ def test_what_was_inferred_is_recorded(repository: Path, tmp_path: Path) -> None
         ("llama2", {"hidden_activation": "gelu"}, "hidden_activation"),
         ("llama2", {"num_attention_heads": 8}, "The nearest is"),
         ("llama2", {"model_type": "helium"}, "model_type 'helium' is not supported"),
+        ("llama2", {"model_type": "helium"}, "it rotates interleaved pairs, which no file shows"),
         ("llama2", {"model_type": "gemma7"}, "model_type 'gemma7' is not supported"),
         ("gemma2", {}, "The nearest is gemma2"),
         ("gpt2", {}, "The nearest is gpt2"),
