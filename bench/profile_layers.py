@@ -128,7 +128,7 @@ def product_floors(model: mi_ref.Model, n_tokens: int) -> dict[str, tuple[float,
 
 def linear_weights(model: mi_ref.Model) -> Iterable[Any]:
     """Yield every matrix that a forward pass multiplies by."""
-    for layer in model.params.layers:
+    for layer in model.params.blocks:
         yield from (linear.weight for linear in _linears(layer))
     yield model.params.unembed.weight
 

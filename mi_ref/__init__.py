@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from mi_ref.model import Model as Model
     from mi_ref.run import Run as Run
     from mi_ref.sites import GlobalSite as GlobalSite, LayerSite as LayerSite, at as at
+    from mi_ref.state import LayerState as LayerState, State as State
+    from mi_ref.state_interventions import (
+        state_knockout as state_knockout,
+        state_steering as state_steering,
+        token_removal as token_removal,
+    )
 
 _HOME = {
     "Backend": "backend",
@@ -43,10 +49,12 @@ _HOME = {
     "HookError": "errors",
     "HubError": "errors",
     "LayerSite": "sites",
+    "LayerState": "state",
     "MiRefError": "errors",
     "Model": "model",
     "Run": "run",
     "ShapeError": "errors",
+    "State": "state",
     "TokenError": "errors",
     "WeightError": "errors",
     "at": "sites",
@@ -54,6 +62,9 @@ _HOME = {
     "from_pretrained": "loading",
     "get_backend": "backend",
     "inspect_checkpoint": "inspection",
+    "state_knockout": "state_interventions",
+    "state_steering": "state_interventions",
+    "token_removal": "state_interventions",
 }
 _MODULES = ("analysis", "testing")
 

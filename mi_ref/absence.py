@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
-from mi_ref.config import DecoderConfig, Experts, GatedMLP, Layer
+from mi_ref.config import DecoderConfig, Experts, GatedMLP, Layer, RecurrentLayer, TimeMix6
 from mi_ref.sites import LayerSite, Point, at
+
+_ATTENTION = (
+    at.q, at.k, at.v, at.q_norm_scale, at.q_norm_normalized, at.k_norm_scale, at.k_norm_normalized,
+    at.rot_q, at.rot_k, at.attn_scores, at.pattern, at.z, at.result,
+)  # fmt: skip
+_RECURRENCE = (
+    at.rwkv_shift, at.rwkv_r, at.rwkv_decay, at.rwkv_a, at.rwkv_kk, at.rwkv_k, at.rwkv_v,
+    at.rwkv_gate, at.rwkv_bonus, at.rwkv_write, at.rwkv_state, at.rwkv_wkv, at.rwkv_effective_attn,
+    at.mlp_shift, at.mlp_gate,
+)  # fmt: skip
 
 _NO_NORM = "nothing norms what {reads} reads; {writes} is normed instead, at at.{post}_scale"
 _NO_POST = "what {writes} writes is added as it is"
@@ -13,12 +23,38 @@ def absent_global(cfg: DecoderConfig) -> dict[Point, str]:
     """Return the sites outside the blocks that a decoder lacks, each with the reason."""
     if cfg.learned_positions:
         return {}
+    if cfg.recurrent:
+        return {at.pos_embed: "the order of tokens is in the state that they hand on"}
     return {at.pos_embed: "positions enter by rotation, at at.rot_q and at.rot_k"}
 
 
-def absent_in_layer(layer: Layer) -> dict[LayerSite, str]:
+def absent_in_layer(layer: Layer | RecurrentLayer) -> dict[LayerSite, str]:
     """Return the sites that a block lacks, each with the reason."""
-    absent: dict[LayerSite, str] = {}
+    return _recurrent(layer) if isinstance(layer, RecurrentLayer) else _transformer(layer)
+
+
+def _recurrent(layer: RecurrentLayer) -> dict[LayerSite, str]:
+    reasons = {
+        "blocks hand on a state and do not attend; see at.rwkv_r, at.rwkv_k, at.rwkv_v and"
+        " at.rwkv_effective_attn": _ATTENTION,
+        "what time mixing writes is added as it is": (at.ln1_post_scale, at.ln1_post_normalized),
+        "what channel mixing writes is added as it is": (
+            at.ln2_post_scale, at.ln2_post_normalized
+        ),
+        "channel mixing has one branch, at.pre": (at.pre_linear,),
+        "channel mixing is one, not a mixture of experts": (at.router_logits, at.expert_weights),
+    }  # fmt: skip
+    if isinstance(layer.attn, TimeMix6):
+        reasons["RWKV-6 only adds to the state; RWKV-7 also removes"] = (at.rwkv_a, at.rwkv_kk)
+    if not layer.mlp.gated:
+        reasons["channel mixing has no gate in RWKV-7"] = (at.mlp_gate,)
+    return {site: reason for reason, sites in reasons.items() for site in sites}
+
+
+def _transformer(layer: Layer) -> dict[LayerSite, str]:
+    absent: dict[LayerSite, str] = dict.fromkeys(
+        _RECURRENCE, "blocks attend and hand on no state; see at.q, at.k, at.v and at.pattern"
+    )
 
     def lacks(reason: str, *sites: LayerSite) -> None:
         absent.update(dict.fromkeys(sites, reason))

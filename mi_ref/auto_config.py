@@ -26,7 +26,8 @@ from mi_ref.config import (
 from mi_ref.families import Family
 from mi_ref.families.names import ATTENTION, GATED, NORMS, QK_NORMS, SANDWICH, llama_like
 from mi_ref.fitting import Fit, fit
-from mi_ref.hf_config import ACTIVATIONS, HfConfig
+from mi_ref.hf_config import HfConfig
+from mi_ref.hf_keys import ACTIVATIONS
 from mi_ref.layer_types import (
     read_layer_types,
     read_switched_windows,
@@ -178,6 +179,7 @@ class _Guess:
             n_ctx=n_ctx,
             embed_scale=None,
             learned_positions=False,
+            ln_embed=None,
             layers=tuple(
                 replace(layer, attn=replace(attn, window=window))
                 for window in _windows(read, n_layers)

@@ -14,7 +14,9 @@ from mi_ref.errors import ConfigError
 from mi_ref.rope import DefaultRope, Rotary
 
 CANDLE_MI = "candle-mi"
-_RUN_BY_CANDLE_MI = ("gemma", "gemma2", "llama", "mistral", "phi3", "qwen2", "starcoder2")
+_RUN_BY_CANDLE_MI = (
+    "gemma", "gemma2", "llama", "mistral", "phi3", "qwen2", "rwkv6", "rwkv7", "starcoder2"
+)  # fmt: skip
 _WITHOUT_WINDOW = ("phi3", "qwen2")
 
 
@@ -43,7 +45,9 @@ def with_compat(cfg: DecoderConfig, compat: str | None) -> DecoderConfig:
             f" {', '.join(_RUN_BY_CANDLE_MI)}."
         )
     windowed = cfg.model_type not in _WITHOUT_WINDOW
-    layers = tuple(_deviating(layer, windowed) for layer in cfg.layers)
+    if cfg.recurrent:
+        return replace(cfg, compat=compat)
+    layers = tuple(_deviating(layer, windowed) for layer in cfg.blocks)
     return replace(cfg, layers=layers, compat=compat)
 
 

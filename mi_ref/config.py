@@ -11,7 +11,9 @@ from typing import Literal, TypeAlias
 
 from mi_ref.rope import Rotary
 
-ActivationName: TypeAlias = Literal["silu", "gelu", "gelu_tanh", "gelu_fast", "relu"]
+ActivationName: TypeAlias = Literal[
+    "silu", "gelu", "gelu_tanh", "gelu_fast", "relu", "relu_squared"
+]
 """``gelu`` is the exact one (erf), ``gelu_tanh`` its tanh approximation, ``gelu_fast`` that with a
 constant of ten digits (GPT-NeoX-20B)."""
 
@@ -118,8 +120,72 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TimeMix6:
+    """Time mixing of RWKV-6: a matrix per head that each position decays, and adds to.
+
+    ``S ← diag(decay) S + k vᵀ``, read before it is updated, with a bonus for the position itself.
+    How much of the token before enters each input depends on the input, through a low-rank map.
+    """
+
+    n_heads: int
+    d_head: int
+    d_shift: int
+    """Rank of the maps that say how much of the token before enters."""
+    d_decay: int
+    """Rank of the map to the decay."""
+    group_norm_eps: float
+    """Of the norm of each head's output."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeMix7:
+    """Time mixing of RWKV-7: the state also loses what it holds under a removal key.
+
+    ``S ← diag(decay) S - (a kk) (kkᵀ S) + k vᵀ``, read after it is updated.
+    """
+
+    n_heads: int
+    d_head: int
+    d_decay: int
+    """Rank of the map to the decay."""
+    d_rate: int
+    """Rank of the map to the in-context learning rate ``a``."""
+    d_value: int | None
+    """Rank of the map that says how much of layer 0's values enters; None: none does."""
+    d_gate: int
+    """Rank of the map to the output gate."""
+    group_norm_eps: float
+    """Of the norm of each head's output."""
+
+
+TimeMix: TypeAlias = TimeMix6 | TimeMix7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelMix:
+    """``W_out act(W_in x)``, where `x` is mixed with that of the token before."""
+
+    d_mlp: int
+    act_fn: ActivationName
+    gated: bool
+    """Whether the output is multiplied with a sigmoid of another map of the input."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecurrentLayer:
+    """One block that hands a state from token to token in place of attention."""
+
+    ln1: LayerNorm
+    """Of what time mixing reads."""
+    attn: TimeMix
+    ln2: LayerNorm
+    """Of what channel mixing reads."""
+    mlp: ChannelMix
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderConfig:
-    """A whole decoder-only transformer.
+    """A whole decoder-only language model.
 
     The sizes that all layers share have TransformerLens' names; `layers` has the rest.
     """
@@ -128,13 +194,16 @@ class DecoderConfig:
     """The family, as in HuggingFace's ``config.json``. For people: the forward pass never asks."""
     d_model: int
     d_vocab: int
-    n_ctx: int
-    """Positions the model was made for; rotary models run beyond it, with a warning."""
+    n_ctx: int | None
+    """Positions the model was made for; rotary models run beyond it, with a warning, and recurrent
+    ones without. None if the checkpoint does not say."""
     embed_scale: float | None
     """Multiplies the token embedding; None for one."""
     learned_positions: bool
     """Whether an embedding of the position is added to that of the token."""
-    layers: tuple[Layer, ...]
+    ln_embed: LayerNorm | None
+    """Of the embedding, before the first block."""
+    layers: tuple[Layer | RecurrentLayer, ...]
     ln_final: NormKind
     bias_unembed: bool
     softcap: float | None
@@ -154,14 +223,25 @@ class DecoderConfig:
         return len(self.layers)
 
     @property
+    def recurrent(self) -> bool:
+        """Whether blocks hand on a state instead of attending."""
+        return isinstance(self.layers[0], RecurrentLayer)
+
+    @property
+    def blocks(self) -> tuple[Layer, ...]:
+        """The layers of a transformer; empty in a recurrent model."""
+        return tuple(layer for layer in self.layers if isinstance(layer, Layer))
+
+    @property
     def n_heads(self) -> int:
-        """Query heads of each layer."""
+        """Query heads, or heads of the state, of each layer."""
         return self.layers[0].attn.n_heads
 
     @property
     def n_key_value_heads(self) -> int:
         """Key and value heads of each layer."""
-        return self.layers[0].attn.n_key_value_heads
+        attn = self.layers[0].attn
+        return attn.n_key_value_heads if isinstance(attn, Attention) else attn.n_heads
 
     @property
     def d_head(self) -> int:
@@ -190,5 +270,7 @@ class DecoderConfig:
 
     @property
     def positional_embedding_type(self) -> str:
-        """TransformerLens' word for how positions enter."""
+        """TransformerLens' word for how positions enter; ``"none"`` for a recurrent model."""
+        if self.recurrent:
+            return "none"
         return "standard" if self.learned_positions else "rotary"

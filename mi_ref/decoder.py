@@ -10,8 +10,10 @@ from dataclasses import dataclass
 
 from mi_ref._typing import Array, DType, Float, Int, Residual
 from mi_ref.backend import Backend
-from mi_ref.config import Attention, DecoderConfig, Experts, Layer, LayerNorm, NormKind, QKNorm
+from mi_ref.config import Attention, DecoderConfig, Experts, Layer, LayerNorm, QKNorm
 from mi_ref.experts import expert_weights, mix_experts
+from mi_ref.heads import merge_heads, split_heads
+from mi_ref.norms import apply_norm
 from mi_ref.ops import Ops
 from mi_ref.padding import Padding
 from mi_ref.params import DecoderParams, ExpertsParams, LayerParams, Linear, MLPParams, Norm
@@ -46,6 +48,9 @@ def embed(
     if cfg.embed_scale is not None:
         resid = resid * cfg.embed_scale
     resid = tap(at.embed, resid)
+    if params.ln_embed is not None and cfg.ln_embed is not None:
+        w = params.ln_embed
+        resid = ops.rms_norm(ops.center(resid), w.weight, w.bias, cfg.ln_embed.eps)
     if params.pos_embed is None:
         return resid
     if padding is None:
@@ -92,7 +97,10 @@ def run_layers(
     starts = padding.starts_array(backend) if padding and late else None
     context = _Context(backend.ops, backend, tables, starts)
     for number in layers:
-        resid = _block(params.layers[number], cfg.layers[number], resid, plan.tap(number), context)
+        w, layer = params.layers[number], cfg.layers[number]
+        assert isinstance(w, LayerParams)
+        assert isinstance(layer, Layer)
+        resid = _block(w, layer, resid, plan.tap(number), context)
     return resid
 
 
@@ -120,7 +128,7 @@ def unembed(
         Of all arrays involved.
     """
     sites, w, ops = (at.ln_final_scale, at.ln_final_normalized), params.unembed, backend.ops
-    normed = _norm(params.ln_final, cfg.ln_final, resid, tap, sites, ops)
+    normed = apply_norm(params.ln_final, cfg.ln_final, resid, tap, sites, ops)
     normed = tap(at.unembed_in, normed)
     if columns is not None:
         normed = backend.xp.take_along_axis(normed, columns[:, None, None], axis=1)
@@ -137,35 +145,23 @@ def _block(w: LayerParams, layer: Layer, resid: Residual, tap: Tap, context: _Co
     normed = resid
     if w.ln1 is not None and layer.ln1 is not None:
         sites = (at.ln1_scale, at.ln1_normalized)
-        normed = _norm(w.ln1, layer.ln1, resid, tap, sites, ops)
+        normed = apply_norm(w.ln1, layer.ln1, resid, tap, sites, ops)
     attn_out = _attention(w, layer.attn, tap(at.attn_in, normed), tap, context)
     if w.ln1_post is not None and layer.ln1_post is not None:
         sites = (at.ln1_post_scale, at.ln1_post_normalized)
-        attn_out = _norm(w.ln1_post, layer.ln1_post, attn_out, tap, sites, ops)
+        attn_out = apply_norm(w.ln1_post, layer.ln1_post, attn_out, tap, sites, ops)
     attn_out = tap(at.attn_out, attn_out)
     if layer.order == "sequential":
         resid = normed = tap(at.resid_mid, resid + attn_out)
     if w.ln2 is not None and layer.ln2 is not None:
-        normed = _norm(w.ln2, layer.ln2, resid, tap, (at.ln2_scale, at.ln2_normalized), ops)
+        normed = apply_norm(w.ln2, layer.ln2, resid, tap, (at.ln2_scale, at.ln2_normalized), ops)
     mlp_out = _mlp(w, layer, tap(at.mlp_in, normed), tap, context)
     if w.ln2_post is not None and layer.ln2_post is not None:
         sites = (at.ln2_post_scale, at.ln2_post_normalized)
-        mlp_out = _norm(w.ln2_post, layer.ln2_post, mlp_out, tap, sites, ops)
+        mlp_out = apply_norm(w.ln2_post, layer.ln2_post, mlp_out, tap, sites, ops)
     mlp_out = tap(at.mlp_out, mlp_out)
     written = mlp_out if layer.order == "sequential" else attn_out + mlp_out
     return tap(at.resid_post, resid + written)
-
-
-def _norm(w: Norm, norm: NormKind, x: Array, tap: Tap, sites: tuple[Site, Site], ops: Ops) -> Array:
-    """Norm `x`; `sites` are those of the denominator and of the quotient."""
-    if isinstance(norm, LayerNorm):
-        x = ops.center(x)
-    if not tap.wants(*sites):
-        return ops.rms_norm(x, w.weight, w.bias, norm.eps)
-    scale_site, normalized_site = sites
-    scale = tap(scale_site, ops.rms_scale(x, norm.eps))
-    normed = tap(normalized_site, x / scale) * w.weight
-    return normed if w.bias is None else normed + w.bias
 
 
 def _attention(
@@ -184,7 +180,7 @@ def _attention(
     else:
         z = ops.attention(q, k, v, starts=context.starts, **options)
     z = tap(at.z, z)
-    out = _apply(w.out, _merge(z, context), ops)
+    out = _apply(w.out, merge_heads(z, context.backend.xp), ops)
     if tap.wants(at.result):
         out = _by_head(w.out, z, out, tap, context)
     return tap(at.attn_out_raw, out)
@@ -195,9 +191,9 @@ def _query_key_value(
 ) -> tuple[Array, Array, Array]:
     """Return queries and keys as they are dotted, and values."""
     ops = context.ops
-    q = tap(at.q, _split(_apply(w.query, x, ops), attn.n_heads, context))
-    k = tap(at.k, _split(_apply(w.key, x, ops), attn.n_key_value_heads, context))
-    v = tap(at.v, _split(_apply(w.value, x, ops), attn.n_key_value_heads, context))
+    q = tap(at.q, split_heads(_apply(w.query, x, ops), attn.n_heads, context.backend.xp))
+    k = tap(at.k, split_heads(_apply(w.key, x, ops), attn.n_key_value_heads, context.backend.xp))
+    v = tap(at.v, split_heads(_apply(w.value, x, ops), attn.n_key_value_heads, context.backend.xp))
     own_q, own_k = not tap.wants(at.q), not tap.wants(at.k)
     if attn.qk_norm is not None and w.q_norm is not None and w.k_norm is not None:
         sites = (at.q_norm_scale, at.q_norm_normalized)
@@ -218,17 +214,19 @@ def _norm_heads(
     """Norm queries or keys ``[batch, pos, head, d_head]``: each head, or all as one row."""
     ops, norm = context.ops, kind.norm
     if kind.per_head:
-        return _norm(w, norm, x, tap, sites, ops)
+        return apply_norm(w, norm, x, tap, sites, ops)
     n_heads = x.shape[2]
-    row = _merge(x, context)
+    row = merge_heads(x, context.backend.xp)
     if isinstance(norm, LayerNorm):
         row = ops.center(row)
     if not tap.wants(*sites):
-        return _split(ops.rms_norm(row, w.weight, w.bias, norm.eps), n_heads, context)
+        return split_heads(
+            ops.rms_norm(row, w.weight, w.bias, norm.eps), n_heads, context.backend.xp
+        )
     scale = tap(sites[0], ops.rms_scale(row, norm.eps)[..., None])
-    normalized = tap(sites[1], _split(row, n_heads, context) / scale)
-    normed = _merge(normalized, context) * w.weight
-    return _split(normed if w.bias is None else normed + w.bias, n_heads, context)
+    normalized = tap(sites[1], split_heads(row, n_heads, context.backend.xp) / scale)
+    normed = merge_heads(normalized, context.backend.xp) * w.weight
+    return split_heads(normed if w.bias is None else normed + w.bias, n_heads, context.backend.xp)
 
 
 def _by_head(w: Linear, z: Array, out: Residual, tap: Tap, context: _Context) -> Residual:
@@ -271,18 +269,6 @@ def _apply(w: Linear, x: Array, ops: Ops) -> Array:
     return ops.linear(x, w.weight, w.bias)
 
 
-def _split(x: Array, n_heads: int, context: _Context) -> Array:
-    """Split the last axis: [batch, pos, head * d_head] -> [batch, pos, head, d_head]."""
-    batch, n_pos, width = x.shape
-    return context.backend.xp.reshape(x, (batch, n_pos, n_heads, width // n_heads))
-
-
-def _merge(x: Array, context: _Context) -> Array:
-    """Join the last axes: [batch, pos, head, d_head] -> [batch, pos, head * d_head]."""
-    batch, n_pos, n_heads, d_head = x.shape
-    return context.backend.xp.reshape(x, (batch, n_pos, n_heads * d_head))
-
-
 def _rotary(
     cfg: DecoderConfig,
     layers: range,
@@ -292,8 +278,9 @@ def _rotary(
     backend: Backend,
 ) -> dict[Rotary, tuple[Array, Array]]:
     """Compute each rotary variant's tables once for all layers that share it."""
+    attns = [cfg.layers[number].attn for number in layers]
     return {
         rotary: rotary_tables(rotary, n_pos, padding, dtype=dtype, backend=backend)
-        for rotary in {cfg.layers[number].attn.rotary for number in layers}
+        for rotary in {attn.rotary for attn in attns if isinstance(attn, Attention)}
         if rotary is not None
     }

@@ -66,7 +66,8 @@ def fit(family: Family, raw: Mapping[str, Any], tensors: Mapping[str, TensorInfo
     tensors : mapping or None
         The headers; None if they cannot be read, which leaves the tensors out.
     """
-    read = HfConfig(raw, source="config.json", family=family.model_type)
+    shapes = {name: tensor.shape for name, tensor in (tensors or {}).items()}
+    read = HfConfig(raw, source="config.json", family=family.model_type, shapes=shapes)
     config = family.read_config(read)
     wrong: list[TensorFault] = []
     if tensors is not None:

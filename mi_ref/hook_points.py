@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import overload
 
 from mi_ref.absence import absent_global, absent_in_layer
-from mi_ref.config import DecoderConfig, Experts
+from mi_ref.config import Attention, DecoderConfig, Experts
 from mi_ref.errors import HookError
-from mi_ref.sites import ALL_SITES, LAZY, GlobalSite, LayerSite, Point, Site, at, meanings
+from mi_ref.sites import ALL_SITES, DERIVED, LAZY, GlobalSite, LayerSite, Point, Site, at, meanings
 from mi_ref.tables import Table
 
 
@@ -150,12 +150,14 @@ def decoder_hook_points(cfg: DecoderConfig) -> HookPoints:
 
 def _entry(point: Point, cfg: DecoderConfig) -> HookPoint:
     axes = point.site.axes
-    qk_norm = cfg.layers[point.layer or 0].attn.qk_norm
+    attn = cfg.layers[point.layer or 0].attn
+    qk_norm = attn.qk_norm if isinstance(attn, Attention) else None
     if qk_norm is not None and not qk_norm.per_head and axes[-2:] in _HEAD_SCALES:
         # One denominator for all heads.
         axes = ("batch", "pos", "1", "1")
     shape = tuple(_size(axis, point, cfg) for axis in axes)
-    return HookPoint(point=point, axes=axes, shape=shape, editable=True, lazy=point.site in LAZY)
+    editable, lazy = point.site not in DERIVED, point.site in LAZY
+    return HookPoint(point=point, axes=axes, shape=shape, editable=editable, lazy=lazy)
 
 
 _HEAD_SCALES = (("head", "1"), ("kv_head", "1"))
@@ -172,8 +174,10 @@ def _size(axis: str, point: Point, cfg: DecoderConfig) -> int | str:
         "d_model": cfg.d_model,
         "d_vocab": cfg.d_vocab,
         "head": layer.attn.n_heads,
-        "kv_head": layer.attn.n_key_value_heads,
+        "kv_head": cfg.n_key_value_heads,
         "d_head": layer.attn.d_head,
+        "d_key": layer.attn.d_head,
+        "d_value": layer.attn.d_head,
         "d_mlp": layer.mlp.d_mlp,
         "expert": layer.mlp.n_experts if isinstance(layer.mlp, Experts) else 0,
     }

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from mi_ref._typing import Array
+from mi_ref.backend import Backend
 from mi_ref.selection import Selector
 from mi_ref.sites import Point
 
@@ -19,6 +20,10 @@ class Hook:
     """TransformerLens' string of the point."""
     layer: int | None
     point: Point
+    pos: int | None = None
+    """Which position this is, at ``at.rwkv_state``, where each is edited on its own."""
+    backend: Backend | None = field(default=None, repr=False, compare=False)
+    """Of the array: ``hook.backend.xp`` is its namespace."""
 
 
 EditFunction: TypeAlias = Callable[[Array, Hook], Array | None]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from mi_ref.config import MLP, DecoderConfig
+from mi_ref.config import MLP, Attention, ChannelMix, DecoderConfig, TimeMix
 from mi_ref.inspection import Inspection
 from mi_ref.rope import Rotary
 from mi_ref.tables import Cell, Table
@@ -27,7 +27,6 @@ def inspection_table(found: Inspection) -> Table:
 
 def sizes(cfg: DecoderConfig) -> dict[str, Any]:
     """Return the numbers that make up a decoder, ready for JSON."""
-    attn = cfg.layers[0].attn
     return {
         "n_layers": cfg.n_layers,
         "d_model": cfg.d_model,
@@ -38,16 +37,28 @@ def sizes(cfg: DecoderConfig) -> dict[str, Any]:
         "act_fn": cfg.act_fn,
         "d_vocab": cfg.d_vocab,
         "n_ctx": cfg.n_ctx,
-        "order": [layer.order for layer in cfg.layers],
-        "windows": [layer.attn.window for layer in cfg.layers],
-        "rotary": [_rotary(layer.attn.rotary) for layer in cfg.layers],
-        "mlp": [_mlp(layer.mlp) for layer in cfg.layers],
+        **(_recurrent(cfg) if cfg.recurrent else _attending(cfg)),
+        "mlp": [_kind(layer.mlp, "MLP") for layer in cfg.layers],
         "norm": cfg.normalization_type,
+        "norm_embed": cfg.ln_embed is not None,
         "eps": cfg.eps,
-        "softcaps": {"scores": attn.softcap, "logits": cfg.softcap},
-        "biases": {"qkv": attn.bias_qkv, "attn_out": attn.bias_out, "unembed": cfg.bias_unembed},
         "tied": cfg.tied,
     }
+
+
+def _attending(cfg: DecoderConfig) -> dict[str, Any]:
+    attn = cfg.blocks[0].attn
+    return {
+        "order": [layer.order for layer in cfg.blocks],
+        "windows": [layer.attn.window for layer in cfg.blocks],
+        "rotary": [_rotary(layer.attn.rotary) for layer in cfg.blocks],
+        "softcaps": {"scores": attn.softcap, "logits": cfg.softcap},
+        "biases": {"qkv": attn.bias_qkv, "attn_out": attn.bias_out, "unembed": cfg.bias_unembed},
+    }
+
+
+def _recurrent(cfg: DecoderConfig) -> dict[str, Any]:
+    return {"recurrence": [_kind(layer.attn, "") for layer in cfg.layers]}
 
 
 def _rotary(rotary: Rotary | None) -> dict[str, Any] | None:
@@ -57,8 +68,8 @@ def _rotary(rotary: Rotary | None) -> dict[str, Any] | None:
     return {"kind": kind, "dims": rotary.dims, **asdict(rotary.rope)}
 
 
-def _mlp(mlp: MLP) -> dict[str, Any]:
-    return {"kind": type(mlp).__name__.removesuffix("MLP").lower(), **asdict(mlp)}
+def _kind(of: MLP | Attention | TimeMix | ChannelMix, suffix: str) -> dict[str, Any]:
+    return {"kind": type(of).__name__.removesuffix(suffix).lower(), **asdict(of)}
 
 
 def _runs(values: Iterable[Any]) -> list[tuple[str, Any]]:
@@ -96,6 +107,28 @@ def _lines(found: Inspection) -> Iterator[tuple[str, str]]:
 
 def _size_lines(of: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "layers", f"{of['n_layers']}, d_model {of['d_model']:,}"
+    yield from _recurrence_lines(of) if "recurrence" in of else _attention_lines(of)
+    for where, mlp in _runs(of["mlp"]):
+        yield "MLP", where + _numbers(mlp)
+    for where, rotary in _runs(of.get("rotary", ())):
+        yield (
+            "rotary",
+            where + ("none: positions are learned" if rotary is None else _numbers(rotary)),
+        )
+    embedding = ", of the embedding too" if of["norm_embed"] else ""
+    yield "norm", f"{of['norm']}, eps {of['eps']}{embedding}"
+    for what, cap in of.get("softcaps", {}).items():
+        if cap is not None:
+            yield "soft-cap", f"{what} within ±{cap:g}"
+    if "biases" in of:
+        yield "biases", ", ".join(name for name, has in of["biases"].items() if has) or "none"
+    tied = "tied to" if of["tied"] else "apart from"
+    yield "vocabulary", f"d_vocab {of['d_vocab']:,}, unembedding {tied} the embedding"
+    if of["n_ctx"] is not None:
+        yield "context", f"{of['n_ctx']:,} positions"
+
+
+def _attention_lines(of: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield (
         "attention",
         f"{of['n_heads']} query heads, {of['n_key_value_heads']} key and value heads,"
@@ -105,22 +138,11 @@ def _size_lines(of: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "window", where + ("none" if window is None else f"{window:,} keys")
     for where, order in _runs(of["order"]):
         yield "block", f"{where}attention and MLP {_ORDERS[order]}"
-    for where, mlp in _runs(of["mlp"]):
-        yield "MLP", where + _numbers(mlp)
-    for where, rotary in _runs(of["rotary"]):
-        yield (
-            "rotary",
-            where + ("none: positions are learned" if rotary is None else _numbers(rotary)),
-        )
-    yield "norm", f"{of['norm']}, eps {of['eps']}"
-    for what, cap in of["softcaps"].items():
-        if cap is not None:
-            yield "soft-cap", f"{what} within ±{cap:g}"
-    biases = [name for name, present in of["biases"].items() if present]
-    yield "biases", ", ".join(biases) or "none"
-    tied = "tied to" if of["tied"] else "apart from"
-    yield "vocabulary", f"d_vocab {of['d_vocab']:,}, unembedding {tied} the embedding"
-    yield "context", f"{of['n_ctx']:,} positions"
+
+
+def _recurrence_lines(of: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for where, recurrence in _runs(of["recurrence"]):
+        yield "recurrence", where + _numbers(recurrence)
 
 
 _ORDERS = {"sequential": "one after the other", "parallel": "in parallel"}

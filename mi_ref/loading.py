@@ -16,8 +16,8 @@ from mi_ref.families import FAMILIES, Family
 from mi_ref.hf_config import HfConfig
 from mi_ref.hook_points import decoder_hook_points
 from mi_ref.model import Model
-from mi_ref.params import load_params
 from mi_ref.provenance import Source
+from mi_ref.take_params import take_params
 from mi_ref.tensor_check import check_tensors
 from mi_ref.tokenizer import Tokenizer
 from mi_ref.weights import Weights
@@ -83,17 +83,22 @@ def from_pretrained(
     )
     raw = read_config_file(checkpoint.config)
     family = find_family(raw, checkpoint)
-    read = HfConfig(raw, source=str(checkpoint.config), family=family.model_type)
+    weights = Weights(checkpoint.weights, checkpoint.weight_map)
+    read = HfConfig(
+        raw,
+        source=str(checkpoint.config),
+        family=family.model_type,
+        shapes={name: tensor.shape for name, tensor in weights.info.items()},
+    )
     cfg = family.read_config(read)
     cfg = with_compat(cfg, compat)
     cfg = replace(cfg, unread_config=read.done(allow_unread=allow_unread_config))
-    weights = Weights(checkpoint.weights, checkpoint.weight_map)
     check_tensors(cfg, family.weight_names, weights.info, source=checkpoint.name)
 
     def take(name: str) -> Any:
         return chosen.from_host(weights.load(name, dtype))
 
-    params = load_params(cfg, family.weight_names, take, weights.info, chosen.xp)
+    params = take_params(cfg, family.weight_names, take, weights.info, chosen.xp)
     if params.embed.dtype != target:
         raise ConfigError(f"backend {chosen.name!r} gave {params.embed.dtype} for {target}.")
     return Model(
@@ -146,6 +151,7 @@ def open_tokenizer(checkpoint: Checkpoint, raw: dict[str, Any]) -> Tokenizer:
     return Tokenizer.from_files(
         checkpoint.tokenizer,
         checkpoint.tokenizer_config,
+        world=checkpoint.world,
         sentencepiece=sentencepiece if sentencepiece.exists() else None,
         source=checkpoint.name,
         bos_id=_token_id(raw, "bos_token_id"),

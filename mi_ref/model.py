@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
-from mi_ref import decoder
+from mi_ref import decoder, rwkv
 from mi_ref._typing import Array, DType, Float
 from mi_ref.backend import Backend
 from mi_ref.cache import Cache
 from mi_ref.config import DecoderConfig
-from mi_ref.errors import HookError, ShapeError, TokenError
+from mi_ref.errors import HookError
 from mi_ref.hook_points import HookPoints
 from mi_ref.hooks import CaptureLike, EditFunction, Edits
-from mi_ref.padding import Batch, Padding, PaddingSide, read_mask
+from mi_ref.inputs import (
+    Start,
+    check_length,
+    check_residual,
+    read_layers,
+    read_prompt,
+    read_residual,
+)
+from mi_ref.padding import PaddingSide
 from mi_ref.params import DecoderParams
 from mi_ref.plan import NO_TAP, HookPlan
 from mi_ref.provenance import Source
 from mi_ref.run import Run
 from mi_ref.selection import Selector
 from mi_ref.sites import Site, at
+from mi_ref.state import State, check_state
 from mi_ref.text import Prompt, TextMethods
 from mi_ref.tokenizer import Tokenizer
 from mi_ref.weight_views import WeightViews
@@ -74,6 +82,7 @@ class Model(TextMethods, WeightViews):
         start_at_layer: int | None = None,
         stop_at_layer: int | None = None,
         logits: LogitsWanted = "all",
+        state: State | None = None,
         prepend_bos: bool | None = None,
         padding_side: PaddingSide = "right",
         attention_mask: Any = None,
@@ -82,9 +91,9 @@ class Model(TextMethods, WeightViews):
 
         Parameters
         ----------
-        prompt : str, sequence of str or int, Array, or Batch
+        prompt : str, sequence of str or int, Array, Batch, or Run
             Text, several texts, or token ids ``[pos]`` or ``[batch, pos]``; with `start_at_layer`,
-            a residual stream ``[batch, pos, d_model]`` instead.
+            a residual stream ``[batch, pos, d_model]``, or the run that stopped there.
         capture : iterable of selectors
             What to keep: points, slices, strings, globs, predicates, tuples, or
             :func:`mi_ref.capture` for options.
@@ -98,9 +107,12 @@ class Model(TextMethods, WeightViews):
             Layer to stop before; ``run.resid`` is then the residual stream entering it.
         logits : {"all", "last", "none"}
             Which positions to unembed.
+        state : State or None
+            Of a recurrent model: what the tokens before this prompt handed on, ``run.state``;
+            None if there are none.
         prepend_bos : bool or None
             Whether text gets a beginning-of-sequence token; None: as the checkpoint's tokenizer
-            does it.
+            does it, and not after a `state`.
         padding_side : {"right", "left"}
             Where shorter prompts of a batch are padded. Each row computes what it would alone;
             what flows at pads means nothing. ``run.padding`` says where they are.
@@ -118,25 +130,24 @@ class Model(TextMethods, WeightViews):
         TokenError
             If the prompt is empty or holds ids out of range.
         ShapeError
-            If an edit or a residual stream does not fit.
+            If an edit, a residual stream or a state does not fit.
         """
         if isinstance(capture, str) or not isinstance(capture, Iterable):
             raise HookError(f"capture={capture!r} is one selector: write capture=[{capture!r}].")
-        layers = self._layers(start_at_layer, stop_at_layer)
+        layers = read_layers(self, start_at_layer, stop_at_layer)
         if logits not in ("all", "last", "none"):
             raise ValueError(f"logits={logits!r}: it is 'all', 'last' or 'none'.")
         finish = logits != "none" and layers.stop == self.cfg.n_layers
-        tokens = resid = padding = None
         if start_at_layer is None:
-            tokens, padding = self._batch(prompt, prepend_bos, padding_side)
-            batch, n_pos = tokens.shape
+            # What goes on from a state is the middle of a text.
+            bos = False if prepend_bos is None and state is not None else prepend_bos
+            start = read_prompt(self, prompt, bos, padding_side, attention_mask)
         else:
-            resid = self._residual(prompt, "start_at_layer")
-            batch, n_pos = resid.shape[:2]
-        if attention_mask is not None:
-            padding = read_mask(attention_mask, (batch, n_pos), padding, self.backend)
-        self._check_length(n_pos if padding is None else max(padding.lengths))
-        sites: set[Site] = {at.embed, at.pos_embed} if tokens is not None else set()
+            start = read_residual(self, prompt, layers.start, attention_mask)
+        check_length(self, start)
+        if state is not None:
+            check_state(state, self, layers, start.batch)
+        sites: set[Site] = {at.embed, at.pos_embed} if start.tokens is not None else set()
         if finish:
             sites |= {at.ln_final_scale, at.ln_final_normalized, at.unembed_in, at.logits}
         plan = HookPlan(
@@ -145,25 +156,42 @@ class Model(TextMethods, WeightViews):
             edits,
             layers=layers,
             sites=frozenset(sites),
-            batch=batch,
-            n_pos=n_pos,
-            out_pos=1 if logits == "last" else n_pos,
+            batch=start.batch,
+            n_pos=start.n_pos,
+            out_pos=1 if logits == "last" else start.n_pos,
             like=self.params.embed,
             backend=self.backend,
         )
-        tap = plan.tap(None)
-        if tokens is not None:
-            resid = decoder.embed(self.params, self.cfg, tokens, padding, tap, self.backend)
-        resid = decoder.run_layers(
-            self.params, self.cfg, resid, padding, layers, plan, self.backend
-        )
+        tap, padding, resid = plan.tap(None), start.padding, start.resid
+        if start.tokens is not None:
+            resid = decoder.embed(self.params, self.cfg, start.tokens, padding, tap, self.backend)
+        assert resid is not None
+        resid, first_values, after = self._through_layers(start, resid, state, layers, plan)
         out = None
         if finish:
-            ends = (n_pos,) * batch if padding is None else padding.stops
-            columns = self._array([[end - 1 for end in ends]])[0, :] if logits == "last" else None
+            ends = (start.n_pos,) * start.batch if padding is None else padding.stops
+            columns = None
+            if logits == "last":
+                columns = self._array([[end - 1 for end in ends]])[0, :]
             out = decoder.unembed(self.params, self.cfg, resid, columns, tap, self.backend)
         plan.check_fired()
-        return Run(tokens, padding, out, resid, Cache(plan.captured, self.hook_points), self)
+        cache = Cache(plan.captured, self.hook_points)
+        return Run(start.tokens, padding, out, resid, after, first_values, cache, self)
+
+    def _through_layers(
+        self, start: Start, resid: Array, state: State | None, layers: range, plan: HookPlan
+    ) -> tuple[Array, Array | None, State | None]:
+        """Return the stream leaving the last of `layers`, layer 0's values, and the new state."""
+        params, cfg, backend = self.params, self.cfg, self.backend
+        if not cfg.recurrent:
+            passed = decoder.run_layers(params, cfg, resid, start.padding, layers, plan, backend)
+            return passed, None, None
+        before = State.empty(self, start.batch) if state is None else state
+        handed_on = rwkv.run_layers(
+            params, cfg, resid, start.first_values, before.layers, start.padding, layers, plan,
+            backend,
+        )  # fmt: skip
+        return handed_on.resid, handed_on.first_values, State(handed_on.states, self)
 
     def run_with_cache(
         self,
@@ -219,7 +247,7 @@ class Model(TextMethods, WeightViews):
         Final norm (with the statistics of this very stream), unembedding and soft-cap, exactly as
         at the end of a forward pass; under ``compat="candle-mi"`` without the cap.
         """
-        checked = self._residual(resid, "project_to_vocab")
+        checked = check_residual(self, resid, "project_to_vocab")
         cfg = self.cfg if self.cfg.compat is None else replace(self.cfg, softcap=None)
         return decoder.unembed(self.params, cfg, checked, None, NO_TAP, self.backend)
 
@@ -231,62 +259,6 @@ class Model(TextMethods, WeightViews):
             f" {cfg.n_heads} heads, d_model {cfg.d_model}, d_vocab {cfg.d_vocab};"
             f" {self.backend.name}, {self.dtype}>"
         )
-
-    def _layers(self, start: int | None, stop: int | None) -> range:
-        n_layers = self.cfg.n_layers
-        for name, end in (("start_at_layer", start), ("stop_at_layer", stop)):
-            if isinstance(end, bool) or not (end is None or isinstance(end, int)):
-                raise HookError(f"{name}={end!r} is no layer number.")
-        ends = [0 if start is None else start, n_layers if stop is None else stop]
-        ends = [end + n_layers if end < 0 else end for end in ends]
-        if not 0 <= ends[0] <= ends[1] <= n_layers:
-            raise HookError(
-                f"start_at_layer={start}, stop_at_layer={stop} is no range of layers:"
-                f" this model's are 0 to {n_layers - 1}."
-            )
-        return range(*ends)
-
-    def _residual(self, resid: Any, caller: str) -> Array:
-        like = self.params.embed
-        if not isinstance(resid, type(like)) and not hasattr(resid, "dtype"):
-            raise ShapeError(
-                f"{caller} needs a residual stream [batch, pos, d_model], not a"
-                f" {type(resid).__name__}: take run.resid or a captured at.resid_pre."
-            )
-        shape = tuple(resid.shape)
-        if len(shape) != 3 or shape[2] != self.cfg.d_model or 0 in shape:
-            raise ShapeError(
-                f"{caller} needs a residual stream [batch, pos, d_model"
-                f" {self.cfg.d_model}]; this one is {shape}."
-            )
-        if resid.dtype != like.dtype or resid.device != like.device:
-            raise ShapeError(
-                f"the residual stream is {resid.dtype} on {resid.device}; the model computes in"
-                f" {like.dtype} on {like.device}."
-            )
-        return self.backend.ops.lay_out(resid, None)
-
-    def _batch(
-        self, prompt: Any, prepend_bos: bool | None, padding_side: PaddingSide
-    ) -> tuple[Array, Padding | None]:
-        if isinstance(prompt, Batch):
-            batch = Batch(self.to_tokens(prompt.tokens), prompt.padding)
-        else:
-            batch = self.to_batch(prompt, padding_side=padding_side, prepend_bos=prepend_bos)
-        return batch.tokens, batch.padding
-
-    def _check_length(self, n_pos: int) -> None:
-        if n_pos > self.cfg.n_ctx and self.cfg.learned_positions:
-            raise TokenError(
-                f"the prompt has {n_pos} tokens; {self.source.name} has learned embeddings of"
-                f" {self.cfg.n_ctx} positions and none beyond. Shorten the prompt."
-            )
-        if n_pos > self.cfg.n_ctx:
-            warnings.warn(
-                f"the prompt has {n_pos} tokens and {self.source.name} was made for"
-                f" {self.cfg.n_ctx}; rotary positions run on, but the model never learned them.",
-                stacklevel=3,
-            )
 
 
 def _everything(name: str) -> bool:

@@ -22,6 +22,7 @@ from mi_ref.attention_ops import (
     soft_cap,
     softmax,
 )
+from mi_ref.recurrence_ops import recurrence
 
 Op = Callable[..., Any]
 
@@ -46,6 +47,7 @@ class Ops:
     attention_pattern: Op
     mix_values: Op
     attention: Op
+    recurrence: Op
     top_k: Op
 
 
@@ -68,6 +70,7 @@ def standard_ops(xp: Namespace, erf: Callable[[Array], Array]) -> Ops:
         attention_pattern=partial(attention_pattern, xp=xp),
         mix_values=partial(mix_values, xp=xp),
         attention=partial(attention, xp=xp),
+        recurrence=partial(recurrence, xp=xp),
         top_k=partial(top_k, xp=xp),
     )
 
@@ -154,11 +157,13 @@ def activation(
 
     ``silu`` is ``x sigmoid(x)``, ``gelu`` is ``x Φ(x)`` by erf, ``gelu_tanh`` its approximation
     ``x/2 (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))`` (arXiv:1606.08415), ``gelu_fast`` the same with
-    that root to ten digits, ``relu`` is ``max(x, 0)``.
+    that root to ten digits, ``relu`` is ``max(x, 0)``, ``sigmoid`` is ``1 / (1 + exp(-x))``.
     """
     match name:
         case "silu":
             return x / (1.0 + xp.exp(xp.clip(-x, None, _exp_limit(x, xp))))
+        case "sigmoid":
+            return 1.0 / (1.0 + xp.exp(xp.clip(-x, None, _exp_limit(x, xp))))
         case "gelu":
             return x * 0.5 * (1.0 + erf(x * math.sqrt(0.5)))
         case "gelu_tanh" | "gelu_fast":
@@ -166,6 +171,9 @@ def activation(
             return x * 0.5 * (1.0 + xp.tanh(slope * (x + 0.044715 * x * x * x)))
         case "relu":
             return xp.where(x > 0, x, xp.zeros_like(x))
+        case "relu_squared":
+            positive = xp.where(x > 0, x, xp.zeros_like(x))
+            return positive * positive
         case _:
             raise ValueError(f"no activation function is named {name!r}.")
 

@@ -1,15 +1,11 @@
-"""A decoder's parameters, and how they are taken from a checkpoint."""
+"""A decoder's parameters as values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import TypeAlias
 
-from mi_ref._typing import Array, Float, Namespace
-from mi_ref.config import DecoderConfig, Experts, Layer, NormKind, RMSNorm
-from mi_ref.weight_names import Fused, Module, WeightNames, modules_of
+from mi_ref._typing import Array, Float
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,159 +59,93 @@ class LayerParams:
     ln2_post: Norm | None
 
 
+@dataclass(frozen=True, slots=True)
+class LowRank:
+    """A linear map through few dimensions, with something between its two halves."""
+
+    down: Float[Array, "rank d_in"]
+    up: Float[Array, "d_out rank"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeMix6Params:
+    """Parameters of RWKV-6's time mixing. Inputs are called w (decay), k, v, r and g (gate)."""
+
+    shift: Float[Array, " d_model"]
+    """How much of the token before enters what the maps of `shift_maps` read."""
+    shifts: Mapping[str, Float[Array, " d_model"]]
+    """How much of it enters each input, before what the map of that input adds."""
+    shift_maps: Mapping[str, LowRank]
+    receptance: Linear
+    key: Linear
+    value: Linear
+    gate: Linear
+    out: Linear
+    decay: Float[Array, " d_model"]
+    decay_map: LowRank
+    bonus: Float[Array, "head d_head"]
+    group_norm: Norm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeMix7Params:
+    """Parameters of RWKV-7's time mixing. Inputs are called r, w (decay), k, v, a, g (gate)."""
+
+    shifts: Mapping[str, Float[Array, " d_model"]]
+    """How much of the token before enters each input."""
+    receptance: Linear
+    key: Linear
+    value: Linear
+    out: Linear
+    decay: Float[Array, " d_model"]
+    decay_map: LowRank
+    rate: Float[Array, " d_model"]
+    rate_map: LowRank
+    value_mix: Float[Array, " d_model"] | None
+    """None, as `value_map`, where no values of layer 0 enter."""
+    value_map: LowRank | None
+    gate_map: LowRank
+    removal: Float[Array, " d_model"]
+    """Turns keys into removal keys."""
+    key_rate: Float[Array, " d_model"]
+    """How much the in-context learning rate scales the key."""
+    bonus: Float[Array, "head d_head"]
+    group_norm: Norm
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelMixParams:
+    """Parameters of channel mixing; the last two are None without a gate."""
+
+    shift: Float[Array, " d_model"]
+    into: Linear
+    out: Linear
+    gate_shift: Float[Array, " d_model"] | None
+    gate: Linear | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecurrentLayerParams:
+    """Parameters of one recurrent block."""
+
+    ln1: Norm
+    attn: TimeMix6Params | TimeMix7Params
+    ln2: Norm
+    mlp: ChannelMixParams
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderParams:
     """Parameters of a whole decoder. `unembed` has `embed` itself if the two are tied."""
 
     embed: Float[Array, "d_vocab d_model"]
     pos_embed: Float[Array, "n_ctx d_model"] | None
-    layers: tuple[LayerParams, ...]
+    ln_embed: Norm | None
+    layers: tuple[LayerParams | RecurrentLayerParams, ...]
     ln_final: Norm
     unembed: Linear
 
-
-Take: TypeAlias = Callable[[str], Array]
-
-
-def load_params(
-    cfg: DecoderConfig, names: WeightNames, take: Take, available: Collection[str], xp: Namespace
-) -> DecoderParams:
-    """Take every parameter; call `mi_ref.tensor_check.check_tensors` first.
-
-    Parameters
-    ----------
-    cfg : DecoderConfig
-        The architecture.
-    names : WeightNames
-        The family's names.
-    take : callable
-        Returns the backend's array for a tensor name.
-    available : collection of str
-        The checkpoint's tensors.
-    xp
-        The backend's namespace.
-    """
-    names = names.found_in(available)
-    load = _Loader(names, take, available, xp)
-    embed = take(f"{names.prefix}{names.embed}.weight")
-    own = f"{names.unembed}.weight" in available
-    return DecoderParams(
-        embed=embed,
-        pos_embed=(
-            take(f"{names.prefix}{names.pos_embed}.weight") if cfg.learned_positions else None
-        ),
-        layers=tuple(load.layer(cfg, n) for n in range(cfg.n_layers)),
-        ln_final=load.norm(names.prefix + names.ln_final, cfg.ln_final),
-        unembed=Linear(take(f"{names.unembed}.weight") if own else embed, load.bias(names.unembed)),
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Loader:
-    names: WeightNames
-    take: Take
-    available: Collection[str]
-    xp: Namespace
-
-    def layer(self, cfg: DecoderConfig, number: int) -> LayerParams:
-        """Return the parameters of one block."""
-        layer = cfg.layers[number]
-        modules = {(m.slot, m.expert): m for m in modules_of(layer, cfg.d_model)}
-        linears = {
-            key: self.linear(self.names.path(*_place(key, number)))
-            for key, module in modules.items()
-            if module.into is not None and not self._is_fused(module.slot)
-        }
-        for fused in self.names.fused:
-            parts = [modules[slot, 0] for slot in fused.slots if (slot, 0) in modules]
-            if parts:
-                whole = self.linear(self.names.path(fused.slots[0], number))
-                linears |= self.split(whole, fused, parts, layer)
-        qk_norm = layer.attn.qk_norm
-
-        def norm(slot: str, kind: NormKind | None) -> Norm | None:
-            return None if kind is None else self.norm(self.names.path(slot, number), kind)
-
-        return LayerParams(
-            ln1=norm("ln1", layer.ln1),
-            query=linears["query", 0],
-            key=linears["key", 0],
-            value=linears["value", 0],
-            q_norm=norm("q_norm", None if qk_norm is None else qk_norm.norm),
-            k_norm=norm("k_norm", None if qk_norm is None else qk_norm.norm),
-            out=linears["out", 0],
-            ln1_post=norm("ln1_post", layer.ln1_post),
-            ln2=norm("ln2", layer.ln2),
-            mlp=_mlp(layer, linears),
-            ln2_post=norm("ln2_post", layer.ln2_post),
-        )
-
-    def linear(self, path: str) -> Linear:
-        """Return the module stored at `path`."""
-        weight = self.take(f"{path}.weight")
-        return Linear(weight.mT if self.names.transposed else weight, self.bias(path))
-
-    def bias(self, path: str) -> Array | None:
-        """Return the bias stored at `path`, if there is one."""
-        return self.take(f"{path}.bias") if f"{path}.bias" in self.available else None
-
-    def norm(self, path: str, kind: NormKind) -> Norm:
-        """Return the norm stored at `path`."""
-        weight = self.take(f"{path}.weight")
-        offset = isinstance(kind, RMSNorm) and kind.unit_offset
-        return Norm(weight + 1.0 if offset else weight, self.bias(path))
-
-    def split(
-        self, whole: Linear, fused: Fused, parts: list[Module], layer: Layer
-    ) -> dict[tuple[str, int], Linear]:
-        """Cut a fused module into its parts, along the outputs."""
-        split = {}
-        start = 0
-        for place, part in enumerate(parts):
-            width = part.out[1]
-            if fused.per_head:
-                n_heads = width // layer.attn.d_head
-                cut = partial(self._turns, place=place, n_parts=len(parts), n_heads=n_heads)
-            else:
-                cut = partial(_rows, start=start, stop=start + width)
-            split[part.slot, 0] = _map(whole, cut)
-            start += width
-        return split
-
-    def _turns(self, x: Array, place: int, n_parts: int, n_heads: int) -> Array:
-        """Take one part of those that take turns by head: [head * part * d_head, …]."""
-        rest = x.shape[1:]
-        by_head = self.xp.reshape(x, (n_heads, n_parts, -1, *rest))
-        return self.xp.reshape(by_head[:, place, ...], (-1, *rest))
-
-    def _is_fused(self, slot: str) -> bool:
-        return any(slot in fused.slots for fused in self.names.fused)
-
-
-def _place(key: tuple[str, int], layer: int) -> tuple[str, int, int]:
-    slot, expert = key
-    return slot, layer, expert
-
-
-def _rows(x: Array, start: int, stop: int) -> Array:
-    return x[start:stop, ...]
-
-
-def _map(linear: Linear, cut: Callable[[Array], Array]) -> Linear:
-    return Linear(cut(linear.weight), None if linear.bias is None else cut(linear.bias))
-
-
-def _mlp(layer: Layer, linears: dict[tuple[str, int], Linear]) -> MLPParams | ExpertsParams:
-    if isinstance(layer.mlp, Experts):
-        experts = (
-            MLPParams(
-                gate=linears["expert_gate", n],
-                into=linears["expert_in", n],
-                out=linears["expert_out", n],
-            )
-            for n in range(layer.mlp.n_experts)
-        )
-        return ExpertsParams(router=linears["router", 0], experts=tuple(experts))
-    return MLPParams(
-        gate=linears.get(("mlp_gate", 0)), into=linears["mlp_in", 0], out=linears["mlp_out", 0]
-    )
+    @property
+    def blocks(self) -> tuple[LayerParams, ...]:
+        """Those of a transformer's layers; empty in a recurrent model."""
+        return tuple(layer for layer in self.layers if isinstance(layer, LayerParams))

@@ -13,11 +13,14 @@ from typing import SupportsIndex
 
 from mi_ref._typing import Array
 from mi_ref.backend import Backend
-from mi_ref.errors import HookError, ShapeError
+from mi_ref.errors import HookError
+from mi_ref.fits import check_fits
 from mi_ref.hook_points import HookPoint, HookPoints
 from mi_ref.hooks import Capture, CaptureLike, Edit, Edits, Hook, Positions
+from mi_ref.interventions import Intervention
 from mi_ref.selection import Selector, select
 from mi_ref.sites import Point, Site, at
+from mi_ref.steps import Steps
 
 
 @dataclass(slots=True)
@@ -112,6 +115,29 @@ class HookPlan:
         """Whether this call edits at `point`, at which something is asked."""
         return bool(self._actions[point].edits)
 
+    def steps(self, point: Point) -> Steps:
+        """Return what is asked at a `point` that is passed position by position."""
+        actions = self._actions[point]
+        self._fired.add(point)
+        wanted, n_pos = actions.capture, self._size[1]
+        chosen: list[int] = []
+        if wanted is not None:
+            everywhere = range(n_pos) if wanted.pos is None else wanted.pos
+            chosen = _indices(everywhere, actions.entry, n_pos)
+
+        def edit_all(x: Array, pos: int) -> Array:
+            for edit in actions.edits:
+                own = edit if callable(edit) else edit[:, pos : pos + 1, ...]
+                x = self._apply(own, x, actions.entry, pos)
+            return x
+
+        def keep(captured: Array) -> None:
+            self.captured[point] = captured
+
+        early = wanted is not None and wanted.before_edits
+        editing = edit_all if actions.edits else None
+        return Steps(chosen, early, editing, keep, self._backend.xp)
+
     def fire(self, point: Point, x: Array) -> Array:
         """Do everything asked for at `point` and return what flows on."""
         actions = self._actions[point]
@@ -143,13 +169,15 @@ class HookPlan:
         actions = self._actions.setdefault(point, _Actions(points.at(point)))
         if not actions.entry.editable:
             raise HookError(f"{point!r} can be captured but not edited: it is derived from others.")
+        if isinstance(edit, Intervention):
+            edit.check(actions.entry, self._size[1])
         if not callable(edit):
             batch, n_pos, out_pos = self._size
             shape = actions.entry.sizes(batch, out_pos if point is at.logits else n_pos)
-            _check_fits(edit, shape, self._like, actions.entry, "the replacement")
+            check_fits(edit, shape, self._like, actions.entry, "the replacement")
         actions.edits.append(edit)
 
-    def _apply(self, edit: Edit, x: Array, entry: HookPoint) -> Array:
+    def _apply(self, edit: Edit, x: Array, entry: HookPoint, pos: int | None = None) -> Array:
         # What comes from the caller is copied: the caller may fill the same buffer again, in this
         # pass or after it, and neither this pass nor a capture may change with it.
         if not callable(edit):
@@ -157,10 +185,11 @@ class HookPlan:
         # A function may change its argument in place and return nothing, as in TransformerLens:
         # it gets a copy, because x may be a capture of another point too.
         own = self._backend.xp.asarray(x, copy=True)
-        changed = edit(own, Hook(str(entry.point), entry.point.layer, entry.point))
+        point = entry.point
+        changed = edit(own, Hook(str(point), point.layer, point, pos, self._backend))
         if changed is None:
             return own
-        _check_fits(changed, x.shape, x, entry, "what the edit returned")
+        check_fits(changed, x.shape, x, entry, "what the edit returned")
         return self._taken(changed, x)
 
     def _cut(self, x: Array, entry: HookPoint, pos: Positions | None) -> Array:
@@ -199,6 +228,11 @@ class Tap:
         point = self._points.get(site)
         return point is not None and self._plan.edits(point)
 
+    def steps(self, site: Site) -> Steps | None:
+        """Return what is asked at a site that is passed position by position."""
+        point = self._points.get(site)
+        return None if point is None else self._plan.steps(point)
+
 
 class _NoTap(Tap):
     """The tap of a layer at which nothing is asked: as good as absent."""
@@ -220,6 +254,9 @@ class _NoTap(Tap):
         """Return False."""
         return False
 
+    def steps(self, site: Site) -> None:
+        """Return None."""
+
 
 NO_TAP = _NoTap()
 
@@ -233,35 +270,6 @@ def _pairs(edits: Edits) -> list[tuple[Selector, Edit]]:
             " edits=[(at.z[0], function)] or edits={at.z[0]: function}."
         )
     return pairs
-
-
-def _check_fits(
-    value: Array, shape: tuple[int, ...], like: Array, entry: HookPoint, what: str
-) -> None:
-    """Refuse a `value` that cannot stand in for an activation of `shape`."""
-    where = f"{what} at {entry.point!r}"
-    if not isinstance(value, type(like)):
-        needed = f"{type(like).__module__}.{type(like).__name__}"
-        raise ShapeError(f"{where} is a {type(value).__name__}; it must be a {needed}.")
-    if tuple(value.shape) != tuple(shape):
-        sizes = ", ".join(f"{axis} {n}" for axis, n in zip(entry.axes, shape, strict=True))
-        raise ShapeError(
-            f"{where} has shape {tuple(value.shape)}; it must be ({sizes})."
-            + _differs(value.shape, shape, entry.axes)
-        )
-    if value.dtype != like.dtype or value.device != like.device:
-        raise ShapeError(
-            f"{where} is {value.dtype} on {value.device}; the activation is {like.dtype} on"
-            f" {like.device}. Convert it first: a silent cast would hide lost digits."
-        )
-
-
-def _differs(found: Sequence[int], needed: Sequence[int], axes: Sequence[str]) -> str:
-    if len(found) != len(needed):
-        return f" It has {len(found)} axes where {len(needed)} are needed."
-    wrong = [axis for axis, a, b in zip(axes, found, needed, strict=True) if a != b]
-    advice = ": patch between prompts of equal length" if "pos" in " ".join(wrong) else ""
-    return f" {' and '.join(wrong)} {'differs' if len(wrong) == 1 else 'differ'}{advice}."
 
 
 def _pos_axis(entry: HookPoint) -> int:

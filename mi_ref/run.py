@@ -15,6 +15,7 @@ from mi_ref.tables import Table
 
 if TYPE_CHECKING:
     from mi_ref.model import Model
+    from mi_ref.state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,10 @@ class Run:
     resid : Array
         Residual stream ``[batch, pos, d_model]`` leaving the last layer that ran: what
         ``start_at_layer`` continues from.
+    state : State or None
+        Of a recurrent model: what its last tokens hand on; ``model.run(more, state=run.state)``.
+    first_values : Array or None
+        Of RWKV-7: layer 0's values ``[batch, pos, head, d_head]``, which later layers read.
     cache : Cache
         Captured activations.
     """
@@ -82,6 +87,8 @@ class Run:
     padding: Padding | None
     logits: Float[Array, "batch out_pos d_vocab"] | None
     resid: Float[Array, "batch pos d_model"]
+    state: State | None
+    first_values: Float[Array, "batch pos head d_head"] | None
     cache: Cache
     model: Model
 

@@ -6,10 +6,16 @@ meanings are TransformerLens'; ``str`` gives its spelling. :mod:`mi_ref.naming` 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
-from operator import index
-from typing import SupportsIndex, TypeAlias, overload
+
+from mi_ref.points import (
+    GlobalSite as GlobalSite,
+    LayerPoint as LayerPoint,
+    LayerSite as LayerSite,
+    LayerSpan as LayerSpan,
+    Point as Point,
+    Site as Site,
+)
 
 _RESID = ("batch", "pos", "d_model")
 _SCALE = ("batch", "pos", "1")
@@ -20,104 +26,9 @@ _HEAD_SCALE = ("batch", "pos", "head", "1")
 _KV_HEAD_SCALE = ("batch", "pos", "kv_head", "1")
 _NEURONS = ("batch", "pos", "d_mlp")
 _EXPERTS = ("batch", "pos", "expert")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class GlobalSite:
-    """A site that occurs once in a forward pass; it is its own point."""
-
-    name: str
-    string: str
-    axes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return self.string
-
-    def __repr__(self) -> str:
-        return f"at.{self.name}"
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return _restore, (GlobalSite, self.name, self.string, self.axes)
-
-    @property
-    def layer(self) -> None:
-        """None: the site belongs to no layer."""
-        return None
-
-    @property
-    def site(self) -> GlobalSite:
-        """The site itself."""
-        return self
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class LayerSite:
-    """A site that occurs in every layer: index it by layer to get a point, slice it for several."""
-
-    name: str
-    string: str
-    """With ``{layer}`` where the number goes."""
-    axes: tuple[str, ...]
-
-    # Else Python would count up layers without end: list(at.q), capture=at.q.
-    __iter__ = None
-
-    @overload
-    def __getitem__(self, layer: SupportsIndex) -> LayerPoint: ...
-    @overload
-    def __getitem__(self, layer: slice) -> LayerSpan: ...
-    def __getitem__(self, layer: SupportsIndex | slice) -> LayerPoint | LayerSpan:
-        if isinstance(layer, slice):
-            return LayerSpan(self, layer.start, layer.stop, layer.step)
-        if isinstance(layer, bool) or not isinstance(layer, SupportsIndex):
-            raise TypeError(f"at.{self.name} takes a layer number or a slice, not {layer!r}.")
-        return LayerPoint(self, index(layer))
-
-    def __str__(self) -> str:
-        return self.string
-
-    def __repr__(self) -> str:
-        return f"at.{self.name}"
-
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return _restore, (LayerSite, self.name, self.string, self.axes)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerPoint:
-    """A site in one layer; a negative number counts from the last."""
-
-    site: LayerSite
-    layer: int
-
-    def __str__(self) -> str:
-        return self.site.string.format(layer=self.layer)
-
-    def __repr__(self) -> str:
-        return f"at.{self.site.name}[{self.layer}]"
-
-
-@dataclass(frozen=True, slots=True)
-class LayerSpan:
-    """A site in a slice of the layers, settled once the model is known."""
-
-    site: LayerSite
-    start: int | None
-    stop: int | None
-    step: int | None
-
-    def layers(self, n_layers: int) -> range:
-        """Return the layers meant in a model of `n_layers`."""
-        return range(*slice(self.start, self.stop, self.step).indices(n_layers))
-
-    def __repr__(self) -> str:
-        ends = ["" if end is None else str(end) for end in (self.start, self.stop)]
-        step = "" if self.step is None else f":{self.step}"
-        return f"at.{self.site.name}[{':'.join(ends)}{step}]"
-
-
-Site: TypeAlias = GlobalSite | LayerSite
-Point: TypeAlias = GlobalSite | LayerPoint
+_KEYS = ("batch", "pos", "head", "d_key")
+_VALUES = ("batch", "pos", "head", "d_value")
+_STATE = ("batch", "pos", "head", "d_key", "d_value")
 
 
 class Sites:
@@ -134,7 +45,38 @@ class Sites:
     ln1_normalized = LayerSite("ln1_normalized", "blocks.{layer}.ln1.hook_normalized", _RESID)
     """resid_pre (centred, for a layer norm) over ln1_scale, before gain and bias."""
     attn_in = LayerSite("attn_in", "blocks.{layer}.attn.hook_in", _RESID)
-    """What the query, key and value projections read: after gain and bias."""
+    """What attention or time mixing reads: after gain and bias."""
+    rwkv_shift = LayerSite("rwkv_shift", "blocks.{layer}.rwkv.hook_shift", _RESID)
+    """What token shift hands to each position: attn_in of the token before, zeros at the first."""
+    rwkv_r = LayerSite("rwkv_r", "blocks.{layer}.rwkv.hook_r", _HEADS)
+    """Receptance: what reads the state."""
+    rwkv_decay = LayerSite("rwkv_decay", "blocks.{layer}.rwkv.hook_decay", _KEYS)
+    """What each position multiplies the state's rows with, from 0 (forget) to 1 (keep)."""
+    rwkv_a = LayerSite("rwkv_a", "blocks.{layer}.rwkv.hook_a", _KEYS)
+    """In-context learning rate: how much of what the state holds under rwkv_kk is removed; it
+    also scales the key."""
+    rwkv_kk = LayerSite("rwkv_kk", "blocks.{layer}.rwkv.hook_kk", _KEYS)
+    """Removal key, of length one per head: what is taken out of the state before writing."""
+    rwkv_k = LayerSite("rwkv_k", "blocks.{layer}.rwkv.hook_k", _HEADS)
+    """Key as it is written, after its mix with rwkv_a if there is one."""
+    rwkv_v = LayerSite("rwkv_v", "blocks.{layer}.rwkv.hook_v", _HEADS)
+    """Value as it is written, after its mix with layer 0's if there is one."""
+    rwkv_gate = LayerSite("rwkv_gate", "blocks.{layer}.rwkv.hook_gate", _RESID)
+    """What the normed output of the recurrence is multiplied with."""
+    rwkv_bonus = LayerSite("rwkv_bonus", "blocks.{layer}.rwkv.hook_bonus", _VALUES)
+    """What a position reads of itself beside the state: part of rwkv_wkv in RWKV-6, added after
+    the group norm in RWKV-7."""
+    rwkv_write = LayerSite("rwkv_write", "blocks.{layer}.rwkv.hook_write", _STATE)
+    """What each position writes into the state: rwkv_k by rwkv_v; computed only when asked for."""
+    rwkv_state = LayerSite("rwkv_state", "blocks.{layer}.rwkv.hook_state", _STATE)
+    """State after each position; computed only when asked for. An edit is called once for each
+    position, with that position alone, and later positions read what it returns."""
+    rwkv_wkv = LayerSite("rwkv_wkv", "blocks.{layer}.rwkv.hook_wkv", _VALUES)
+    """The recurrence's output, before the group norm."""
+    rwkv_effective_attn = LayerSite(
+        "rwkv_effective_attn", "blocks.{layer}.rwkv.hook_effective_attn", _SCORES
+    )
+    """How much of each position's rwkv_v is in rwkv_wkv, signed; computed only when asked for."""
     q = LayerSite("q", "blocks.{layer}.attn.hook_q", _HEADS)
     """Queries with bias, before their norm and rotary embedding."""
     k = LayerSite("k", "blocks.{layer}.attn.hook_k", _KV_HEADS)
@@ -187,6 +129,10 @@ class Sites:
     """What the norm reads (centred, for a layer norm) over ln2_scale, before gain and bias."""
     mlp_in = LayerSite("mlp_in", "blocks.{layer}.mlp.hook_in", _RESID)
     """What the MLP reads: after gain and bias."""
+    mlp_shift = LayerSite("mlp_shift", "blocks.{layer}.mlp.hook_shift", _RESID)
+    """What token shift hands to each position: mlp_in of the token before, zeros at the first."""
+    mlp_gate = LayerSite("mlp_gate", "blocks.{layer}.mlp.hook_gate", _RESID)
+    """What channel mixing multiplies mlp_out_raw with."""
     router_logits = LayerSite("router_logits", "blocks.{layer}.mlp.hook_router_logits", _EXPERTS)
     """The router's score of each expert, before the softmax."""
     expert_weights = LayerSite("expert_weights", "blocks.{layer}.mlp.hook_expert_weights", _EXPERTS)
@@ -227,18 +173,11 @@ ALL_SITES: tuple[Site, ...] = tuple(
 )
 """Every site in forward order."""
 
-LAZY = frozenset({at.result})
+LAZY = frozenset({at.result, at.rwkv_write, at.rwkv_state, at.rwkv_effective_attn})
 """Sites that are computed only if something asks for them."""
 
-
-def _restore(
-    kind: type[GlobalSite] | type[LayerSite], name: str, string: str, axes: tuple[str, ...]
-) -> Site:
-    """Unpickle a site: the one of this module if it is that one, so that identity survives."""
-    own = getattr(at, name, None)
-    if isinstance(own, GlobalSite | LayerSite) and own.string == string:
-        return own
-    return kind(name, string, axes)
+DERIVED = frozenset({at.rwkv_effective_attn})
+"""Sites that nothing reads: they can be captured but not edited."""
 
 
 @cache

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from mi_ref.config import DecoderConfig, LayerNorm
+from mi_ref.config import DecoderConfig, Layer, LayerNorm
 from mi_ref.errors import WeightError
+from mi_ref.take_recurrent import recurrent_modules
 from mi_ref.weight_names import Axis, Fused, Module, WeightNames, modules_of
 from mi_ref.weights import TensorInfo
 
@@ -75,15 +76,21 @@ def _expected(cfg: DecoderConfig, names: WeightNames) -> Iterator[_Expected]:
     vocab, model = ("d_vocab", cfg.d_vocab), ("d_model", cfg.d_model)
     yield _tensor(f"{names.prefix}{names.embed}.weight", vocab, model)
     if cfg.learned_positions:
-        yield _tensor(f"{names.prefix}{names.pos_embed}.weight", ("n_ctx", cfg.n_ctx), model)
+        n_ctx = ("n_ctx", cfg.n_ctx or 0)
+        yield _tensor(f"{names.prefix}{names.pos_embed}.weight", n_ctx, model)
+    if cfg.ln_embed is not None:
+        yield _tensor(f"{names.prefix}{names.ln_embed}.weight", model)
+        yield _tensor(f"{names.prefix}{names.ln_embed}.bias", model)
     for number, layer in enumerate(cfg.layers):
-        modules = {(m.slot, m.expert): m for m in modules_of(layer, cfg.d_model)}
-        for fused in names.fused:
-            parts = [modules.pop((slot, 0)) for slot in fused.slots if (slot, 0) in modules]
-            if parts:
-                yield from _stored(names, _joined(fused, parts), number)
-        for module in modules.values():
-            yield from _stored(names, module, number)
+        if isinstance(layer, Layer):
+            yield from _transformer_block(names, layer, cfg.d_model, number)
+            continue
+        for part in recurrent_modules(layer, cfg.d_model):
+            if isinstance(part, Module):
+                yield from _stored(names, part, number)
+            else:
+                axes = names.stored[part.slot].axes(part.axes)
+                yield _tensor(names.stored_path(part.slot, number), *axes)
     yield _tensor(f"{names.prefix}{names.ln_final}.weight", model)
     if isinstance(cfg.ln_final, LayerNorm):
         yield _tensor(f"{names.prefix}{names.ln_final}.bias", model)
@@ -91,6 +98,18 @@ def _expected(cfg: DecoderConfig, names: WeightNames) -> Iterator[_Expected]:
         yield _tensor(f"{names.unembed}.weight", vocab, model)
     if cfg.bias_unembed:
         yield _tensor(f"{names.unembed}.bias", vocab)
+
+
+def _transformer_block(
+    names: WeightNames, layer: Layer, d_model: int, number: int
+) -> Iterator[_Expected]:
+    modules = {(m.slot, m.expert): m for m in modules_of(layer, d_model)}
+    for fused in names.fused:
+        parts = [modules.pop((slot, 0)) for slot in fused.slots if (slot, 0) in modules]
+        if parts:
+            yield from _stored(names, _joined(fused, parts), number)
+    for module in modules.values():
+        yield from _stored(names, module, number)
 
 
 def _joined(fused: Fused, parts: list[Module]) -> Module:

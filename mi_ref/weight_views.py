@@ -10,7 +10,15 @@ from mi_ref._typing import Array, Float
 from mi_ref.backend import Backend
 from mi_ref.config import DecoderConfig
 from mi_ref.errors import WeightError
-from mi_ref.params import DecoderParams, ExpertsParams, LayerParams, Linear, MLPParams
+from mi_ref.params import (
+    ChannelMixParams,
+    DecoderParams,
+    ExpertsParams,
+    LayerParams,
+    Linear,
+    MLPParams,
+    RecurrentLayerParams,
+)
 
 
 class LayerWeights(Sequence[Array]):
@@ -88,28 +96,28 @@ class WeightViews:
     def W_pos(self) -> Float[Array, "n_ctx d_model"]:
         """Learned embedding of each position."""
         if self.params.pos_embed is None:
-            raise WeightError("this model has no W_pos: its positions enter by rotation.")
+            raise WeightError("this model has no W_pos: it learned no embedding of positions.")
         return self.params.pos_embed
 
     @property
     def W_Q(self) -> LayerWeights:
         """Query weights, each layer ``[head, d_model, d_head]``."""
-        return self._by_layer(lambda w: self._heads_out(w.query))
+        return self._by_layer(lambda w: self._heads_out(_attention(w).query))
 
     @property
     def W_K(self) -> LayerWeights:
         """Key weights, each layer ``[kv_head, d_model, d_head]``; not repeated for groups."""
-        return self._by_layer(lambda w: self._heads_out(w.key))
+        return self._by_layer(lambda w: self._heads_out(_attention(w).key))
 
     @property
     def W_V(self) -> LayerWeights:
         """Value weights, each layer ``[kv_head, d_model, d_head]``; not repeated for groups."""
-        return self._by_layer(lambda w: self._heads_out(w.value))
+        return self._by_layer(lambda w: self._heads_out(_attention(w).value))
 
     @property
     def W_O(self) -> LayerWeights:
         """Output weights, each layer ``[head, d_head, d_model]``."""
-        return self._by_layer(lambda w: self._heads_in(w.out))
+        return self._by_layer(lambda w: self._heads_in(_attention(w).out))
 
     @property
     def W_gate(self) -> LayerWeights:
@@ -129,22 +137,22 @@ class WeightViews:
     @property
     def b_Q(self) -> LayerWeights:
         """Query biases, each layer ``[head, d_head]``."""
-        return self._by_layer(lambda w: self._per_head(self._bias(w.query)))
+        return self._by_layer(lambda w: self._per_head(self._bias(_attention(w).query)))
 
     @property
     def b_K(self) -> LayerWeights:
         """Key biases, each layer ``[kv_head, d_head]``."""
-        return self._by_layer(lambda w: self._per_head(self._bias(w.key)))
+        return self._by_layer(lambda w: self._per_head(self._bias(_attention(w).key)))
 
     @property
     def b_V(self) -> LayerWeights:
         """Value biases, each layer ``[kv_head, d_head]``."""
-        return self._by_layer(lambda w: self._per_head(self._bias(w.value)))
+        return self._by_layer(lambda w: self._per_head(self._bias(_attention(w).value)))
 
     @property
     def b_O(self) -> LayerWeights:
         """Output biases of attention, each layer ``[d_model]``."""
-        return self._by_layer(lambda w: self._bias(w.out))
+        return self._by_layer(lambda w: self._bias(_attention(w).out))
 
     @property
     def b_gate(self) -> LayerWeights:
@@ -161,7 +169,9 @@ class WeightViews:
         """Down biases of the MLP, each layer ``[d_model]``."""
         return self._by_layer(lambda w: self._bias(_mlp(w).out))
 
-    def _by_layer(self, view: Callable[[LayerParams], Array]) -> LayerWeights:
+    def _by_layer(
+        self, view: Callable[[LayerParams | RecurrentLayerParams], Array]
+    ) -> LayerWeights:
         return LayerWeights([partial(view, w) for w in self.params.layers], self.backend)
 
     def _heads_out(self, w: Linear) -> Array:
@@ -184,7 +194,16 @@ class WeightViews:
         return self.backend.xp.zeros(size, dtype=like.dtype, device=like.device)
 
 
-def _mlp(w: LayerParams) -> MLPParams:
+def _attention(w: LayerParams | RecurrentLayerParams) -> LayerParams:
+    if isinstance(w, RecurrentLayerParams):
+        raise WeightError(
+            "this layer hands on a state and does not attend: its weights are in"
+            " model.params.layers[l].attn, as receptance, key, value and so on."
+        )
+    return w
+
+
+def _mlp(w: LayerParams | RecurrentLayerParams) -> MLPParams | ChannelMixParams:
     if isinstance(w.mlp, ExpertsParams):
         raise WeightError(
             "this layer's MLP is a mixture of experts: its weights are in"
@@ -193,8 +212,9 @@ def _mlp(w: LayerParams) -> MLPParams:
     return w.mlp
 
 
-def _gate(w: LayerParams) -> Linear:
-    gate = _mlp(w).gate
+def _gate(w: LayerParams | RecurrentLayerParams) -> Linear:
+    mlp = _mlp(w)
+    gate = mlp.gate if isinstance(mlp, MLPParams) else None
     if gate is None:
         raise WeightError("this layer's MLP has no gate: W_in is its only branch.")
     return gate

@@ -76,14 +76,14 @@ def rotary_of(number: int) -> Any:
     """Give every layer the rotary embedding of one of them."""
 
     def plant(model: Model) -> Model:
-        return attention(rotary=model.cfg.layers[number].attn.rotary)(model)
+        return attention(rotary=model.cfg.blocks[number].attn.rotary)(model)
 
     return plant
 
 
 def norm_after_rotary(model: Model) -> Model:
     """Multiply queries and keys by the norms' gains once they are turned, not before."""
-    first = model.params.layers[0]
+    first = model.params.blocks[0]
     assert first.q_norm is not None
     assert first.k_norm is not None
     gains = {model.cfg.n_heads: first.q_norm.weight, model.cfg.n_key_value_heads:
@@ -142,7 +142,7 @@ def split_whole(model: Model) -> Model:
         query, key, value = map(Linear, np.split(weight, 3), np.split(bias, 3))
         return replace(w, query=query, key=key, value=value)
 
-    new = tuple(map(change, model.params.layers))
+    new = tuple(map(change, model.params.blocks))
     return replace(model, params=replace(model.params, layers=new))
 
 

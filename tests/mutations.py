@@ -60,7 +60,7 @@ def layers(change: Callable[[Layer, int], Layer]) -> Mutation:
     """Change every layer's structure; the function gets the layer and its number."""
 
     def plant(model: Model) -> Model:
-        changed = tuple(change(layer, number) for number, layer in enumerate(model.cfg.layers))
+        changed = tuple(change(layer, number) for number, layer in enumerate(model.cfg.blocks))
         return replace(model, cfg=replace(model.cfg, layers=changed))
 
     return plant
@@ -102,7 +102,7 @@ def eps(value: float) -> Mutation:
     def change(cfg: DecoderConfig) -> DecoderConfig:
         slots = ("ln1", "ln1_post", "ln2", "ln2_post")
         changed = []
-        for layer in cfg.layers:
+        for layer in cfg.blocks:
             norms = {slot: getattr(layer, slot) for slot in slots}
             new = {slot: replace(norm, eps=value) for slot, norm in norms.items() if norm}
             changed.append(replace(layer, **new))
@@ -123,7 +123,7 @@ def modules(**slots: Callable[[Any], Any]) -> Mutation:
 
 def blocks(change: Callable[[LayerParams], LayerParams]) -> Mutation:
     """Change every layer's parameters."""
-    return params(lambda w: replace(w, layers=tuple(map(change, w.layers))))
+    return params(lambda w: replace(w, layers=tuple(map(change, w.blocks))))
 
 
 def mlps(**slots: Callable[[Any], Any]) -> Mutation:

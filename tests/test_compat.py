@@ -33,9 +33,9 @@ def test_recorded_everywhere(repository: Path) -> None:
 @pytest.mark.parametrize("name", ["llama3.1-rope", "llama-yarn", "phi3-longrope-long", "phi4-mini"])
 def test_rotary_scaling_is_left_out(name: str, repository: Path) -> None:
     right, other = load(name, repository, None), load(name, repository)
-    rotary = right.cfg.layers[0].attn.rotary
+    rotary = right.cfg.blocks[0].attn.rotary
     assert rotary is not None
-    deviating = other.cfg.layers[0].attn.rotary
+    deviating = other.cfg.blocks[0].attn.rotary
     assert deviating is not None
     assert deviating.rope == DefaultRope(theta=rotary.rope.theta)
     assert deviating.dims == other.cfg.d_head
@@ -47,17 +47,17 @@ def test_rotary_scaling_is_left_out(name: str, repository: Path) -> None:
 
 def test_windows_have_one_key_more(repository: Path) -> None:
     model = load("mistral-window", repository)
-    assert [layer.attn.window for layer in model.cfg.layers] == [4, 4]
+    assert [layer.attn.window for layer in model.cfg.blocks] == [4, 4]
     scores = model.run(list(range(8)), capture=[at.attn_scores[0]])[at.attn_scores[0]]
     assert np.isfinite(scores[0, 0]).sum(axis=-1).tolist() == [1, 2, 3, 4, 4, 4, 4, 4]
     gemma = load("gemma2", repository)
-    assert [layer.attn.window for layer in gemma.cfg.layers] == [4, None, 4]
+    assert [layer.attn.window for layer in gemma.cfg.blocks] == [4, None, 4]
 
 
 @pytest.mark.parametrize("name", ["phi3-window", "qwen2-window"])
 def test_two_families_lose_their_windows(name: str, repository: Path) -> None:
-    assert any(layer.attn.window for layer in load(name, repository, None).cfg.layers)
-    assert not any(layer.attn.window for layer in load(name, repository).cfg.layers)
+    assert any(layer.attn.window for layer in load(name, repository, None).cfg.blocks)
+    assert not any(layer.attn.window for layer in load(name, repository).cfg.blocks)
 
 
 def test_the_lens_is_without_the_final_cap(repository: Path) -> None:

@@ -39,11 +39,11 @@ def test_absent_keys_are_huggingface_defaults() -> None:
     assert (cfg.d_model, cfg.d_vocab, cfg.n_ctx, cfg.n_layers) == (4096, 32000, 2048, 32)
     assert (cfg.n_heads, cfg.n_key_value_heads, cfg.d_head, cfg.d_mlp) == (32, 32, 128, 11008)
     assert (cfg.eps, cfg.act_fn, cfg.tied) == (1e-6, "silu", False)
-    attn = cfg.layers[0].attn
+    attn = cfg.blocks[0].attn
     assert attn.rotary == Rotary(rope=DefaultRope(theta=10_000.0), dims=128)
     assert attn.scale == pytest.approx(0.08838834764831845, rel=1e-15)
     assert (attn.bias_qkv, attn.bias_out) == (False, False)
-    assert cfg.layers[0].mlp == GatedMLP(d_mlp=11008, act_fn="silu", bias=False)
+    assert cfg.blocks[0].mlp == GatedMLP(d_mlp=11008, act_fn="silu", bias=False)
 
 
 def test_null_is_absence() -> None:
@@ -264,7 +264,7 @@ def test_configs_of_the_hub(
     )  # fmt: skip
     assert cfg.act_fn == "silu"
     rotary = Rotary(rope=rope, dims=cfg.d_head)
-    assert all(layer.attn.rotary == rotary for layer in cfg.layers)
+    assert all(layer.attn.rotary == rotary for layer in cfg.blocks)
     # As transformers 5 saves the same model again.
     scaling = raw.get("rope_scaling") or {}
     old = {"rope_scaling", "rope_theta", "torch_dtype"}

@@ -90,7 +90,7 @@ FURTHER: dict[str, tuple[Any, ...]] = {
 @pytest.mark.parametrize("family", FURTHER)
 def test_biases_and_caps_by_default(family: str) -> None:
     cfg = parse(family)
-    attn, mlp = cfg.layers[0].attn, cfg.layers[0].mlp
+    attn, mlp = cfg.blocks[0].attn, cfg.blocks[0].mlp
     bias = None if isinstance(mlp, Experts) else mlp.bias
     found = (attn.bias_qkv, attn.bias_out, bias, attn.softcap, cfg.embed_scale, cfg.softcap)
     assert found == FURTHER[family]
@@ -119,12 +119,12 @@ def test_biases_and_caps_by_default(family: str) -> None:
 )
 def test_rotary_embedding_by_default(family: str, theta: float, dims: int) -> None:
     expected = Rotary(rope=DefaultRope(theta=theta), dims=dims)
-    assert {layer.attn.rotary for layer in parse(family).layers} == {expected}
+    assert {layer.attn.rotary for layer in parse(family).blocks} == {expected}
 
 
 def test_gemma3_has_two_rotary_embeddings_and_five_windows_to_one() -> None:
     cfg = parse("gemma3_text")
-    for number, layer in enumerate(cfg.layers):
+    for number, layer in enumerate(cfg.blocks):
         full = number % 6 == 5
         assert layer.attn.window == (None if full else 4096)
         rope = DefaultRope(theta=1_000_000.0 if full else 10_000.0)
@@ -152,7 +152,7 @@ def test_gemma3_has_two_rotary_embeddings_and_five_windows_to_one() -> None:
     ],
 )
 def test_windows_of_all_layers(family: str, keys: dict[str, Any], windows: set[Any]) -> None:
-    assert {layer.attn.window for layer in parse(family, **keys).layers} == windows
+    assert {layer.attn.window for layer in parse(family, **keys).blocks} == windows
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_windows_of_all_layers(family: str, keys: dict[str, Any], windows: set[A
 )
 def test_windows_by_layer(family: str, keys: dict[str, Any], windows: list[Any]) -> None:
     cfg = parse(family, num_hidden_layers=4, **keys)
-    assert [layer.attn.window for layer in cfg.layers] == windows
+    assert [layer.attn.window for layer in cfg.blocks] == windows
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_windows_by_layer(family: str, keys: dict[str, Any], windows: list[Any])
     ],
 )
 def test_which_layers_are_mixtures(keys: dict[str, Any], mixtures: list[int]) -> None:
-    layers = parse("qwen3_moe", num_hidden_layers=4, **keys).layers
+    layers = parse("qwen3_moe", num_hidden_layers=4, **keys).blocks
     assert [n for n, x in enumerate(layers) if isinstance(x.mlp, Experts)] == mixtures
     for number, layer in enumerate(layers):
         assert layer.mlp.d_mlp == (768 if number in mixtures else 6144)
@@ -190,7 +190,7 @@ def test_which_layers_are_mixtures(keys: dict[str, Any], mixtures: list[int]) ->
 
 def test_experts_by_default() -> None:
     for family, sizes in (("mixtral", (8, 2, True)), ("qwen3_moe", (128, 8, False))):
-        mlp = parse(family).layers[0].mlp
+        mlp = parse(family).blocks[0].mlp
         assert isinstance(mlp, Experts)
         assert (mlp.n_experts, mlp.n_active, mlp.renormalise) == sizes
 
@@ -368,7 +368,7 @@ def test_a_fused_tensor_of_another_width_is_explained(copy: Any) -> None:
 def slots(family: str, **keys: Any) -> set[str]:
     """Return the slots of all modules that a config asks for."""
     cfg = parse(family, **keys)
-    return {module.slot for layer in cfg.layers for module in modules_of(layer, cfg.d_model)}
+    return {module.slot for layer in cfg.blocks for module in modules_of(layer, cfg.d_model)}
 
 
 def test_names_are_of_modules_that_there_are() -> None:

@@ -64,7 +64,7 @@ def test_residual_stream(exact: Model) -> None:
     if exact.cfg.learned_positions:
         start = start + run[at.pos_embed]
     run.equal(start, at.resid_pre[0])
-    for n, layer in enumerate(exact.cfg.layers):
+    for n, layer in enumerate(exact.cfg.blocks):
         if layer.order == "parallel":
             both = run[at.attn_out[n]] + run[at.mlp_out[n]]
             run.equal(run[at.resid_pre[n]] + both, at.resid_post[n])
@@ -88,7 +88,7 @@ def normed(run: Checked, x: Any, norm: NormKind | None, scale: Point, normalized
 
 def test_norms_of_the_residual_stream(exact: Model) -> None:
     run = Checked(exact)
-    for n, (layer, w) in enumerate(zip(exact.cfg.layers, exact.params.layers, strict=True)):
+    for n, (layer, w) in enumerate(zip(exact.cfg.blocks, exact.params.blocks, strict=True)):
         mlp_reads = run[at.resid_pre[n] if layer.order == "parallel" else at.resid_mid[n]]
         places: list[tuple[Any, LayerSite, LayerSite, LayerSite, Any, Any]] = [
             (run[at.resid_pre[n]], at.ln1_scale, at.ln1_normalized, at.attn_in, layer.ln1, w.ln1),
@@ -113,7 +113,7 @@ def test_norms_of_the_residual_stream(exact: Model) -> None:
 
 def test_queries_and_keys_as_they_are_dotted(exact: Model) -> None:
     run = Checked(exact)
-    for n, (layer, w) in enumerate(zip(exact.cfg.layers, exact.params.layers, strict=True)):
+    for n, (layer, w) in enumerate(zip(exact.cfg.blocks, exact.params.blocks, strict=True)):
         sides: list[tuple[LayerSite, LayerSite, LayerSite, LayerSite, Norm | None]] = [
             (at.q, at.q_norm_scale, at.q_norm_normalized, at.rot_q, w.q_norm),
             (at.k, at.k_norm_scale, at.k_norm_normalized, at.rot_k, w.k_norm),
@@ -136,7 +136,7 @@ def test_queries_and_keys_as_they_are_dotted(exact: Model) -> None:
 
 def test_scores_and_pattern(exact: Model) -> None:
     run = Checked(exact)
-    for n, layer in enumerate(exact.cfg.layers):
+    for n, layer in enumerate(exact.cfg.blocks):
         attn = layer.attn
         group = attn.n_heads // attn.n_key_value_heads
         rotated = attn.rotary is not None
@@ -168,7 +168,7 @@ def test_weight_views_reproduce_the_projections(exact: Model) -> None:
 
 def test_dense_mlps(exact: Model) -> None:
     run = Checked(exact)
-    for n, layer in enumerate(exact.cfg.layers):
+    for n, layer in enumerate(exact.cfg.blocks):
         if isinstance(layer.mlp, Experts):
             for name in ("W_in", "W_out", "W_gate", "b_in", "b_out", "b_gate"):
                 with pytest.raises(WeightError, match="mixture of experts: its weights are in"):
@@ -215,10 +215,10 @@ def test_weight_views_have_transformer_lens_shapes(exact: Model) -> None:
         assert getattr(exact, f"b_{part}").shape == (cfg.n_layers, heads, cfg.d_head)
     assert exact.W_O.shape == (cfg.n_layers, cfg.n_heads, cfg.d_head, cfg.d_model)
     assert exact.b_O.shape == (cfg.n_layers, cfg.d_model)
-    if all(isinstance(layer.mlp, GatedMLP) for layer in cfg.layers):
+    if all(isinstance(layer.mlp, GatedMLP) for layer in cfg.blocks):
         assert exact.W_gate.shape == (cfg.n_layers, cfg.d_model, cfg.d_mlp)
         assert exact.b_gate.shape == (cfg.n_layers, cfg.d_mlp)
-    if not any(isinstance(layer.mlp, Experts) for layer in cfg.layers):
+    if not any(isinstance(layer.mlp, Experts) for layer in cfg.blocks):
         assert exact.W_in.shape == (cfg.n_layers, cfg.d_model, cfg.d_mlp)
         assert exact.W_out.shape == (cfg.n_layers, cfg.d_mlp, cfg.d_model)
         assert exact.b_in.shape == (cfg.n_layers, cfg.d_mlp)
@@ -243,7 +243,7 @@ def test_one_head_by_result_and_by_z(exact: Model) -> None:
 
 def expert(model: Model, layer: int, number: int, x: Any) -> Any:
     """Return what one expert, silu as both families have it, makes of `x`."""
-    host, w = model.backend.to_host, model.params.layers[layer].mlp.experts[number]  # type: ignore[union-attr]
+    host, w = model.backend.to_host, model.params.blocks[layer].mlp.experts[number]  # type: ignore[union-attr]
     assert w.gate is not None
     pre = x @ host(w.gate.weight).T
     return (pre / (1 + np.exp(-pre)) * (x @ host(w.into.weight).T)) @ host(w.out.weight).T
@@ -257,10 +257,10 @@ def mixture(request: pytest.FixtureRequest, backend: Backend, load: Load) -> Mod
 
 def test_mixtures_of_experts(mixture: Model) -> None:
     run = Checked(mixture)
-    for n, layer in enumerate(mixture.cfg.layers):
+    for n, layer in enumerate(mixture.cfg.blocks):
         if not isinstance(layer.mlp, Experts):
             continue
-        read, w = run[at.mlp_in[n]], mixture.params.layers[n].mlp
+        read, w = run[at.mlp_in[n]], mixture.params.blocks[n].mlp
         run.equal(read @ run.host(w.router.weight).T, at.router_logits[n])  # type: ignore[union-attr]
         powers = np.exp(run[at.router_logits[n]])
         shares = powers / powers.sum(axis=-1, keepdims=True)
@@ -277,7 +277,7 @@ def test_mixtures_of_experts(mixture: Model) -> None:
 def test_an_expert_that_an_edit_chooses_runs(mixture: Model) -> None:
     backend = mixture.backend
     n, mlp = next(
-        (n, x.mlp) for n, x in enumerate(mixture.cfg.layers) if isinstance(x.mlp, Experts)
+        (n, x.mlp) for n, x in enumerate(mixture.cfg.blocks) if isinstance(x.mlp, Experts)
     )
     for number in range(mlp.n_experts):
         weights = np.zeros((2, 5, mlp.n_experts))

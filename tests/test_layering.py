@@ -20,10 +20,12 @@ BACKENDS = sorted((ROOT / "backends" / "mi_ref_backends").glob("*.py"))
 FAMILY_FILES = sorted((PACKAGE / "families").glob("*.py"))
 ARITHMETIC = ("decoder", "ops", "attention_ops", "experts", "config", "hooks", "plan", "rope",
               "params", "weight_names", "tensor_check", "padding", "model", "sites", "selection",
-              "hook_points", "absence", "weight_views", "run", "cache", "backend")  # fmt: skip
-# What exists and what is to come.
+              "hook_points", "absence", "weight_views", "run", "cache", "backend", "norms", "heads",
+               "take_params", "rwkv", "recurrence_ops", "take_recurrent", "rows", "state",
+               "state_taps", "steps", "inputs", "interventions")  # fmt: skip
+# Not the bare "rwkv": hook sites bear that name, and a recurrence has a forward file of its own.
 FAMILY_WORDS = {*FAMILIES, "llama", "mistral", "qwen", "phi", "gemma", "starcoder", "gpt2", "neox",
-                "olmo", "mixtral", "rwkv"}  # fmt: skip
+                "olmo", "mixtral"}  # fmt: skip
 
 
 def name(path: Path) -> str:

@@ -167,8 +167,24 @@ def _gelu_tanh(x: NpArray, name: str = "gelu_tanh") -> NpArray:
     return out
 
 
+def _sigmoid(x: NpArray) -> NpArray:
+    out: NpArray = np.negative(x)
+    # Infinity is right here: one over it is zero.
+    with np.errstate(over="ignore"):
+        np.exp(out, out=out)
+    out += 1
+    np.divide(1, out, out=out)
+    return out
+
+
 def _relu(x: NpArray) -> NpArray:
     return np.maximum(x, 0)
+
+
+def _relu_squared(x: NpArray) -> NpArray:
+    out = _relu(x)
+    out *= out
+    return out
 
 
 _ACTIVATIONS: dict[str, Callable[[NpArray], NpArray]] = {
@@ -177,6 +193,8 @@ _ACTIVATIONS: dict[str, Callable[[NpArray], NpArray]] = {
     "gelu_tanh": _gelu_tanh,
     "gelu_fast": partial(_gelu_tanh, name="gelu_fast"),
     "relu": _relu,
+    "relu_squared": _relu_squared,
+    "sigmoid": _sigmoid,
 }
 
 

@@ -25,6 +25,8 @@ from mi_ref.families import (
     qwen2,
     qwen3,
     qwen3_moe,
+    rwkv6,
+    rwkv7,
     starcoder2,
 )
 from mi_ref.hf_config import HfConfig
@@ -56,6 +58,8 @@ _MODULES = {
     "olmo2": olmo2,
     "mixtral": mixtral,
     "qwen3_moe": qwen3_moe,
+    "rwkv6": rwkv6,
+    "rwkv7": rwkv7,
 }
 
 FAMILIES = {

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from mi_ref.config import Attention, DecoderConfig, GatedMLP, Layer, RMSNorm
 from mi_ref.families.names import ATTENTION, GATED, NORMS, llama_like
-from mi_ref.hf_config import ACTIVATIONS, HfConfig
+from mi_ref.hf_config import HfConfig
+from mi_ref.hf_keys import ACTIVATIONS
 from mi_ref.rope_config import read_rope
 
 WEIGHT_NAMES = llama_like(ATTENTION, NORMS, GATED)
@@ -60,6 +61,7 @@ def read_config(read: HfConfig) -> DecoderConfig:
         n_ctx=n_ctx,
         embed_scale=d_model**0.5,
         learned_positions=False,
+        ln_embed=None,
         layers=(layer,) * n_layers,
         ln_final=norm,
         bias_unembed=False,

@@ -17,6 +17,7 @@ WEIGHT_NAMES = WeightNames(
     prefix="transformer.",
     embed="wte",
     pos_embed="wpe",
+    ln_embed=None,
     ln_final="ln_f",
     unembed="lm_head",
     block="h.{layer}.",
@@ -28,9 +29,11 @@ WEIGHT_NAMES = WeightNames(
         "mlp_out": "mlp.c_proj",
     },
     fused=(Fused(path="attn.c_attn", slots=("query", "key", "value"), per_head=False),),
+    stored={},
     transposed=True,
     # The causal mask, which old files carry.
     ignored=("attn.bias", "attn.masked_bias"),
+    others=(),
 )
 
 
@@ -86,6 +89,7 @@ def read_config(read: HfConfig) -> DecoderConfig:
         n_ctx=n_ctx,
         embed_scale=None,
         learned_positions=True,
+        ln_embed=None,
         layers=layers,
         ln_final=norm,
         bias_unembed=False,

@@ -19,6 +19,7 @@ WEIGHT_NAMES = WeightNames(
     prefix="gpt_neox.",
     embed="embed_in",
     pos_embed=None,
+    ln_embed=None,
     ln_final="final_layer_norm",
     unembed="embed_out",
     block="layers.{layer}.",
@@ -31,9 +32,11 @@ WEIGHT_NAMES = WeightNames(
     fused=(
         Fused(path="attention.query_key_value", slots=("query", "key", "value"), per_head=True),
     ),
+    stored={},
     transposed=False,
     # The causal mask and the rotary frequencies, which old files carry.
     ignored=("attention.bias", "attention.masked_bias", "attention.rotary_emb.inv_freq"),
+    others=(),
 )
 
 
@@ -89,6 +92,7 @@ def read_config(read: HfConfig) -> DecoderConfig:
         n_ctx=n_ctx,
         embed_scale=None,
         learned_positions=False,
+        ln_embed=None,
         layers=(layer,) * n_layers,
         ln_final=norm,
         bias_unembed=False,

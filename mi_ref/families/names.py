@@ -31,12 +31,15 @@ def llama_like(*modules: dict[str, str], fused: tuple[Fused, ...] = ()) -> Weigh
         prefix="model.",
         embed="embed_tokens",
         pos_embed=None,
+        ln_embed=None,
         ln_final="norm",
         unembed="lm_head",
         block="layers.{layer}.",
         modules={slot: path for part in modules for slot, path in part.items()},
         fused=fused,
+        stored={},
         transposed=False,
         # Files from before transformers 4.32 carry the rotary frequencies, which the config gives.
         ignored=("self_attn.rotary_emb.inv_freq",),
+        others=(),
     )

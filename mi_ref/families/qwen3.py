@@ -67,6 +67,7 @@ def read_config(read: HfConfig) -> DecoderConfig:
         n_ctx=n_ctx,
         embed_scale=None,
         learned_positions=False,
+        ln_embed=None,
         layers=layers,
         ln_final=norm,
         bias_unembed=False,

@@ -1,0 +1,24 @@
+"""Norms, with a hook on their denominator and on their quotient."""
+
+from __future__ import annotations
+
+from mi_ref._typing import Array
+from mi_ref.config import LayerNorm, NormKind
+from mi_ref.ops import Ops
+from mi_ref.params import Norm
+from mi_ref.plan import Tap
+from mi_ref.sites import Site
+
+
+def apply_norm(
+    w: Norm, kind: NormKind, x: Array, tap: Tap, sites: tuple[Site, Site], ops: Ops
+) -> Array:
+    """Norm `x`; `sites` are those of the denominator and of the quotient."""
+    if isinstance(kind, LayerNorm):
+        x = ops.center(x)
+    if not tap.wants(*sites):
+        return ops.rms_norm(x, w.weight, w.bias, kind.eps)
+    scale_site, normalized_site = sites
+    scale = tap(scale_site, ops.rms_scale(x, kind.eps))
+    normed = tap(normalized_site, x / scale) * w.weight
+    return normed if w.bias is None else normed + w.bias

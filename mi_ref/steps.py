@@ -1,0 +1,61 @@
+"""A site that is passed position by position: what one call asks there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from mi_ref._typing import Array, Namespace
+
+
+class Steps:
+    """Captures and edits of one layer's state, position by position.
+
+    Parameters
+    ----------
+    chosen : sequence of int
+        Positions to keep, in the order in which they are wanted; empty for none.
+    early : bool
+        Whether to keep them as they are before the edits.
+    edit : callable or None
+        ``edit(state, pos)`` returns the state to go on with; None if nothing is edited.
+    keep : callable
+        Takes the captured array when all positions have passed.
+    xp
+        Namespace.
+    """
+
+    def __init__(
+        self,
+        chosen: Sequence[int],
+        early: bool,
+        edit: Callable[[Array, int], Array] | None,
+        keep: Callable[[Array], None],
+        xp: Namespace,
+    ) -> None:
+        self._chosen = chosen
+        self._early = early
+        self._edit = edit
+        self._keep = keep
+        self._xp = xp
+        self._kept: dict[int, Array] = {}
+
+    @property
+    def edits(self) -> bool:
+        """Whether a state may be changed."""
+        return self._edit is not None
+
+    def __call__(self, pos: int, x: Array) -> Array:
+        """Return what flows on from position `pos`, whose array is ``[batch, 1, …]``."""
+        wanted = pos in self._chosen
+        if wanted and self._early:
+            self._kept[pos] = x
+        if self._edit is not None:
+            x = self._edit(x, pos)
+        if wanted and not self._early:
+            self._kept[pos] = x
+        return x
+
+    def finish(self) -> None:
+        """Hand over what was captured."""
+        if self._chosen:
+            self._keep(self._xp.concat([self._kept[pos] for pos in self._chosen], axis=1))
