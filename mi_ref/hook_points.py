@@ -99,20 +99,31 @@ class HookPoints(Sequence[HookPoint]):
         table = Table(["at.", "string", "axes", "shape", "edit", "meaning"])
         known = {"batch": batch, "pos": pos}
         first = {entry.point.site: entry for entry in reversed(self._points)}
+        missing: dict[str, list[Site]] = {}
         for site in ALL_SITES:
-            string = site.string.replace("{layer}", f"{{0..{self.n_layers - 1}}}")
-            name = f"{site.name}[l]" if isinstance(site, LayerSite) else site.name
             if (reason := self.absence(site)) is not None:
-                table.add(name, string, "", "", "", f"absent: {reason}")
-            elif site in first:
+                missing.setdefault(reason, []).append(site)
+        for site in ALL_SITES:
+            reason = self.absence(site) or ""
+            if site in first:
                 entry = first[site]
                 sizes = [str(known.get(str(size)) or size) for size in entry.shape]
                 meaning = meanings().get(site.name, "") + self._only_in(site)
                 table.add(
-                    name, string, " ".join(entry.axes), " × ".join(sizes),
+                    _shown(site), self._string(site), " ".join(entry.axes), " × ".join(sizes),
                     "yes" if entry.editable else "no", meaning,
                 )  # fmt: skip
+            elif reason and len(missing[reason]) == 1:
+                table.add(_shown(site), self._string(site), "", "", "", f"absent: {reason}")
+            elif reason and missing[reason][0] is site:
+                # One row for all that are absent for the same reason.
+                names = ", ".join(each.name for each in missing[reason])
+                count = f"({len(missing[reason])} absent)"
+                table.add(count, "", "", "", "", f"absent: {names}: {reason}")
         return table
+
+    def _string(self, site: Site) -> str:
+        return site.string.replace("{layer}", f"{{0..{self.n_layers - 1}}}")
 
     def _only_in(self, site: Site) -> str:
         """Say which layers have a site that not all of them have."""
@@ -130,6 +141,10 @@ class HookPoints(Sequence[HookPoint]):
 
     def _repr_html_(self) -> str:
         return self.table().html()
+
+
+def _shown(site: Site) -> str:
+    return f"{site.name}[l]" if isinstance(site, LayerSite) else site.name
 
 
 def decoder_hook_points(cfg: DecoderConfig) -> HookPoints:

@@ -69,7 +69,8 @@ def _rotary(rotary: Rotary | None) -> dict[str, Any] | None:
 
 
 def _kind(of: MLP | Attention | TimeMix | ChannelMix, suffix: str) -> dict[str, Any]:
-    return {"kind": type(of).__name__.removesuffix(suffix).lower(), **asdict(of)}
+    name = type(of).__name__
+    return {"kind": _KINDS.get(name) or name.removesuffix(suffix).lower(), **asdict(of)}
 
 
 def _runs(values: Iterable[Any]) -> list[tuple[str, Any]]:
@@ -145,6 +146,7 @@ def _recurrence_lines(of: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "recurrence", where + _numbers(recurrence)
 
 
+_KINDS = {"TimeMix6": "RWKV-6", "TimeMix7": "RWKV-7", "ChannelMix": "channel mixing"}
 _ORDERS = {"sequential": "one after the other", "parallel": "in parallel"}
 
 
