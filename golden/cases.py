@@ -15,6 +15,7 @@ from golden.cases_gpt import GPT2_CASES, GPT_NEOX_CASES, STARCODER2_CASES
 from golden.cases_llama import LLAMA_CASES
 from golden.cases_phi import PHI3_CASES, PHI_CASES
 from golden.cases_qwen import MISTRAL_CASES, OLMO2_CASES, QWEN2_CASES, QWEN3_CASES
+from golden.cases_rwkv import RWKV_CASES
 
 GROUPS = (
     LLAMA_CASES,
@@ -29,6 +30,7 @@ GROUPS = (
     GPT2_CASES,
     GPT_NEOX_CASES,
     EXPERT_CASES,
+    RWKV_CASES,
 )
 
 CASES: Mapping[str, Case] = {case.name: case for group in GROUPS for case in group}

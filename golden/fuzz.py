@@ -1,8 +1,9 @@
 """Compare random models with transformers: ``python -m golden.fuzz [--family NAME] [--seed 0]``.
 
-Each model is random in its config and its weights, built by transformers in true float64, saved as
-a user would save it, loaded by ``mi_ref`` in float64 and in float32, and compared at every hook.
-Exits 1 if an error is greater than what the golden tests allow, or a model is refused.
+Each model is random in its config and its weights, built by transformers in true float64 (RWKV: run
+by the reference of its own), saved as a user would save it, loaded by ``mi_ref`` in float64 and in
+float32, and compared at every hook. Exits 1 if an error is greater than what the golden tests
+allow, or a model is refused.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ import torch
 import transformers
 
 import mi_ref
+from golden import rwkv_fuzz
 from golden.capture import Arrays, capture, true_float64
 from golden.fuzz_configs import FAMILIES, random_config, random_shape
 from golden.make_golden import build, randomise
+from golden.rwkv_record import MODEL_TYPES as RWKV
 from mi_ref.tables import Table
 from mi_ref.testing import relative_error, site_name
 
@@ -48,10 +51,13 @@ class Trial:
         return random_config(self.family, self._rng())
 
     def reference(self, folder: Path) -> tuple[list[list[int]], Arrays]:
-        """Save the model in `folder`; return its prompt and what transformers computes of it."""
+        """Save the model in `folder`; return its prompt and what the reference computes of it."""
         weights = np.random.default_rng(self.seed)
         shape = random_shape(self._rng())
         tokens = torch.from_numpy(weights.integers(0, self.config["vocab_size"], shape))
+        if self.family in RWKV:
+            arrays = rwkv_fuzz.reference(self.config, tokens.tolist(), weights, folder)
+            return tokens.tolist(), arrays | {LOGITS: arrays["unembed.hook_out"]}
         with true_float64(), torch.no_grad():
             model = build(self.config)
             randomise(model, weights)

@@ -10,13 +10,15 @@ from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any
 
+from golden.rwkv_fuzz import CONFIGS as RWKV
+
 Config = dict[str, Any]
 
 ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "gelu_fast", "relu")
 
 
 def random_config(family: str, rng: Random) -> Config:
-    """Return a config of `family` that transformers accepts.
+    """Return a config of `family` that transformers accepts; of RWKV, one that its authors' does.
 
     Raises
     ------
@@ -296,5 +298,6 @@ FAMILIES: Mapping[str, Callable[[Random], Config]] = {
     "starcoder2": _starcoder2,
     "gpt2": _gpt2,
     "gpt_neox": _gpt_neox,
+    **RWKV,
 }
 """By ``model_type``."""

@@ -1,7 +1,7 @@
 """Write the golden folders: ``python -m golden.make_golden [--check] [CASE ...]``.
 
 Each folder holds a tiny random model as the Hub would and every activation that transformers
-computes with it in true float64. See ``README.md``.
+computes with it in true float64, or for RWKV the reference of its own. See ``README.md``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from golden.case import Case
 from golden.cases import CASES
 from golden.check_rope import check_rope
 from golden.checks import check_identities, check_logits, relative_error, worst_error
+from golden.rwkv_record import MODEL_TYPES as RWKV, record_rwkv
 
 GOLDEN = Path(__file__).parent
 FILES = ("config_hub.json", "config.json", "model.safetensors", "expected.safetensors")
@@ -112,10 +113,45 @@ def without_repeats(arrays: Arrays) -> tuple[Arrays, dict[str, str]]:
 def write_case(case: Case, folder: Path) -> str:
     """Write one golden folder, check it, and return a line about it."""
     rng = np.random.default_rng(case.seed)
-    tokens = torch.from_numpy(rng.integers(0, case.config["vocab_size"], case.tokens))
+    tokens = rng.integers(0, case.config["vocab_size"], case.tokens).tolist()
     (folder / "config_hub.json").write_text(_json(case.config))
+    record = record_rwkv if case.config["model_type"] in RWKV else record_transformers
+    arrays, provenance, errors = record(case.config, tokens, rng, folder)
+
+    distinct, same_as = without_repeats(arrays)
+    save_file(distinct, folder / "expected.safetensors")
+    manifest = {
+        "family": case.config["model_type"],
+        "covers": case.covers,
+        "tokens": tokens,
+        "seed": case.seed,
+        "hooks": list(arrays),
+        "same_as": same_as,
+        **provenance,
+        "sha256": {file: _sha256(folder / file) for file in FILES},
+    }
+    (folder / "manifest.json").write_text(_json(manifest))
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    return f"{case.name:28} {len(arrays):5} {size / 1000:6.1f} {errors}"
+
+
+def record_transformers(
+    config: Mapping[str, Any], prompt: list[list[int]], rng: np.random.Generator, folder: Path
+) -> tuple[Arrays, dict[str, Any], str]:
+    """Write a random model and check what transformers computes of it.
+
+    Returns
+    -------
+    dict
+        Every hook point, in forward order.
+    dict
+        What the manifest says of the programs that took part.
+    str
+        The columns of errors: of ``.double()`` and of float32.
+    """
+    tokens = torch.tensor(prompt)
     with true_float64():
-        model = build(case.config)
+        model = build(config)
         randomise(model, rng)
         arrays = capture(model, tokens)
         check_rope(model, tokens.shape[1])
@@ -123,16 +159,9 @@ def write_case(case: Case, folder: Path) -> str:
         check_identities(model, tokens, arrays)
     _save_pretrained(model, folder)
     _check_reload(folder, tokens, arrays)
-
-    distinct, same_as = without_repeats(arrays)
-    save_file(distinct, folder / "expected.safetensors")
-    manifest = {
-        "family": case.config["model_type"],
-        "covers": case.covers,
-        "tokens": tokens.tolist(),
-        "seed": case.seed,
-        "hooks": list(arrays),
-        "same_as": same_as,
+    double = worst_error(capture(load(folder, torch.float32).double(), tokens), arrays)
+    single = worst_error(capture(load(folder, torch.float32), tokens), arrays)
+    provenance = {
         "versions": {
             "torch": torch.__version__,
             "transformers": transformers.__version__,
@@ -140,14 +169,8 @@ def write_case(case: Case, folder: Path) -> str:
             "python": platform.python_version(),
         },
         "transformers_commit": f"v{transformers.__version__}",
-        "sha256": {file: _sha256(folder / file) for file in FILES},
     }
-    (folder / "manifest.json").write_text(_json(manifest))
-
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    double = worst_error(capture(load(folder, torch.float32).double(), tokens), arrays)
-    single = worst_error(capture(load(folder, torch.float32), tokens), arrays)
-    return f"{case.name:28} {len(arrays):5} {size / 1000:6.1f} {double:9.1e} {single:9.1e}"
+    return arrays, provenance, f"{double:9.1e} {single:9.1e}"
 
 
 def _save_pretrained(model: nn.Module, folder: Path) -> None:
