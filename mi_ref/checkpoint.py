@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,21 +17,28 @@ from mi_ref.weights import TensorInfo
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json", "tokenizer_config.json"
+WORLD = re.compile(r"^rwkv_vocab_.*\.txt$")
 CHAT_TEMPLATE, MORE_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
 _SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 _PICKLED = re.compile(r"^pytorch_model.*\.bin$|\.(pt|pth|ckpt)$")
+_RWKV = re.compile(r"rwkv.*\.pth$", re.IGNORECASE)
 
 NEEDED = (
     "A checkpoint needs config.json and safetensors weights: model.safetensors, or"
     " model.safetensors.index.json with every shard it names."
 )
+_UNSAFE = "Reading a pickle can run any code hidden in it, so only safetensors are read."
 _PICKLES = """\
-{where} holds its weights only as pickles ({files}). Reading a pickle can run any code hidden in \
-it, so only safetensors are read. If you trust its author, convert it once and pass the new folder:
+{where} holds its weights only as pickles ({files}). {unsafe} If you trust its author, convert it \
+once and pass the new folder:
     from transformers import AutoModelForCausalLM
     AutoModelForCausalLM.from_pretrained({name!r}).save_pretrained('converted')
 or let https://huggingface.co/spaces/safetensors/convert open a pull request on the Hub, and pass \
 revision='refs/pr/N'."""
+_RWKV_PICKLE = """\
+{what}. {unsafe} Convert it once, which reads tensors and nothing else (pip install \
+'mi_ref[convert]'), and pass the new folder:
+{steps}    mi-ref convert-rwkv {path} {folder}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +56,8 @@ class Checkpoint:
     """Tensor name to file name, from ``model.safetensors.index.json``; None without an index."""
     tokenizer: Path | None
     """``tokenizer.json``; None where there is none, which only text needs."""
+    world: tuple[Path, ...]
+    """Every ``rwkv_vocab_*.txt``, where there is no ``tokenizer.json``."""
     tokenizer_config: Path | None
     chat_templates: Mapping[str, Path]
     """``chat_template.jinja`` as ``"default"``, and those of ``additional_chat_templates``."""
@@ -81,12 +91,14 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Check that every file needed is held, then fetch them, small ones first."""
     if CONFIG not in source.held:
-        raise source.lacks([CONFIG])
+        raise _only_rwkv_pickles(source) or source.lacks([CONFIG])
     names, weight_map = _weight_names(source)
     config = source.fetch(CONFIG)
     tokenizer, tokenizer_config = (
         source.fetch(file) if file in source.held else None for file in TOKENIZER
     )
+    found = sorted(filter(WORLD.search, source.held)) if tokenizer is None else []
+    world = tuple(source.fetch(file) for file in found)
     headers = None
     if header is not None:
         # Not at the top: local folders need no threads, and its import is slow.
@@ -97,8 +109,8 @@ def read_checkpoint(
     weights = () if header else tuple(source.fetch(file) for file in names)
     # fmt: off
     return Checkpoint(
-        source.name, source.revision, config, weights, weight_map, tokenizer, tokenizer_config,
-        _chat_templates(source), headers,
+        source.name, source.revision, config, weights, weight_map, tokenizer, world,
+        tokenizer_config, _chat_templates(source), headers,
     )
     # fmt: on
 
@@ -127,8 +139,35 @@ def _weight_names(source: Source) -> tuple[list[str], dict[str, str] | None]:
         raise source.lacks([f"{INDEX}, which says which of the weight files belong to the model"])
     pickled = ", ".join(sorted(file for file in source.held if _PICKLED.search(file)))
     if pickled and not source.partial:
-        raise WeightError(_PICKLES.format(where=source.where, files=pickled, name=source.name))
+        raise _only_rwkv_pickles(source) or WeightError(
+            _PICKLES.format(where=source.where, files=pickled, unsafe=_UNSAFE, name=source.name)
+        )
     raise source.lacks([f"{SINGLE} (or {INDEX} and its shards)"])
+
+
+def rwkv_pickle(what: str, path: Path, steps: str = "") -> WeightError | None:
+    """Return the error for BlinkDL's checkpoint `path`; None if its name says of no such one.
+
+    `what` says where it turned up, `steps` are lines of shell that come first.
+    """
+    if not _RWKV.search(path.name):
+        return None
+    paths = shlex.quote(str(path)), shlex.quote(path.stem)
+    return WeightError(
+        _RWKV_PICKLE.format(what=what, unsafe=_UNSAFE, steps=steps, path=paths[0], folder=paths[1])
+    )
+
+
+def _only_rwkv_pickles(source: Source) -> WeightError | None:
+    found = sorted(file for file in source.held if _RWKV.search(file))
+    whole = any(file.endswith(".safetensors") for file in source.held)
+    if not found or whole or source.partial:
+        return None
+    what = f"{source.where} holds its weights only as pickles ({', '.join(found)})"
+    if source.revision is None:
+        return rwkv_pickle(what, source.fetch(found[0]))
+    download = f"hf download {source.name} {shlex.quote(found[0])} --local-dir ."
+    return rwkv_pickle(what, Path(found[0]), f"    {download}\n")
 
 
 def _read_index(path: Path) -> dict[str, str]:

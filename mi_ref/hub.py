@@ -22,6 +22,7 @@ from mi_ref.checkpoint import (
     Checkpoint,
     Source,
     read_checkpoint,
+    rwkv_pickle,
 )
 from mi_ref.errors import HubError, MiRefError, WeightError
 from mi_ref.weights import TensorInfo
@@ -92,7 +93,7 @@ def find_checkpoint(
     if folder is None and isinstance(name_or_path, str):
         folder = _bundled().get(name)
     if folder is not None and not folder.is_dir():
-        raise HubError(
+        raise rwkv_pickle(f"{name!r} is a pickle", folder) or HubError(
             f"{name!r} is a file; pass the folder that holds it: {str(folder.parent)!r}."
         )
     if folder is not None and revision is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
@@ -28,7 +27,7 @@ class TokenizerFacts:
     """What a checkpoint's tokenizer does."""
 
     kind: str | None
-    """``BPE``, ``Unigram``, …; None without one that can be read, which only text needs."""
+    """``BPE``, ``World``, …; None without one that can be read, which only text needs."""
     size: int | None
     bos: str | None
     """The token that starts a sequence."""
@@ -245,13 +244,12 @@ def _stored(tensors: Mapping[str, TensorInfo], found: Fit) -> dict[str, tuple[in
 
 
 def _tokenizer(checkpoint: Checkpoint, raw: Mapping[str, Any]) -> TokenizerFacts:
-    if checkpoint.tokenizer is None:
+    if checkpoint.tokenizer is None and not checkpoint.world:
         return TokenizerFacts(None, None, None, None, "no tokenizer.json: token ids only")
     tokenizer = open_tokenizer(checkpoint, dict(raw))
     try:
         bos = None if tokenizer.bos_id is None else tokenizer.token_string(tokenizer.bos_id)
-        size, adds_bos = tokenizer.vocab_size, tokenizer.adds_bos
+        kind, size, adds_bos = tokenizer.kind, tokenizer.vocab_size, tokenizer.adds_bos
     except TokenError as error:
         return TokenizerFacts(None, None, None, None, str(error))
-    kind = json.loads(checkpoint.tokenizer.read_bytes())["model"].get("type")
     return TokenizerFacts(kind, size, bos, adds_bos, None)

@@ -1,5 +1,8 @@
 """Text to token ids and back, with the place of every token in the text.
 
+Two kinds of file are read: ``tokenizer.json``, and RWKV's ``rwkv_vocab_*.txt`` where that is absent
+(:mod:`mi_ref.world_tokenizer`).
+
 ``tokenizer.json`` alone decides which special tokens surround a text: transformers 5 ignores
 ``add_bos_token`` and ``add_eos_token`` of ``tokenizer_config.json`` wherever that file exists, and
 so does this module. Two differences from transformers 5.23 remain, where it rebuilds a pipeline
@@ -22,6 +25,7 @@ from mi_ref import chat
 from mi_ref.encoding import Encoding, places
 from mi_ref.errors import TokenError
 from mi_ref.tokenizer_files import Loaded, load, refuse
+from mi_ref.world_tokenizer import load_world
 
 
 class Tokenizer:
@@ -41,6 +45,7 @@ class Tokenizer:
         tokenizer_json: Path | None,
         tokenizer_config: Path | None = None,
         *,
+        world: Sequence[Path] = (),
         sentencepiece: Path | None = None,
         source: str,
         bos_id: int | None = None,
@@ -53,6 +58,8 @@ class Tokenizer:
         ----------
         tokenizer_json, tokenizer_config : Path or None
             The files of these names.
+        world : sequence of Path
+            Every ``rwkv_vocab_*.txt``, read where there is no ``tokenizer.json``.
         sentencepiece : Path or None
             A ``tokenizer.model``. It cannot be read, only named in the error.
         source : str
@@ -64,10 +71,12 @@ class Tokenizer:
             Template files by name; ``"default"`` is ``chat_template.jinja``.
         """
         ids = {"bos_token": bos_id, "eos_token": eos_id}
-        if tokenizer_json is None:
-            return cls(source, partial(refuse, sentencepiece, source))
         templates = chat_templates or {}
-        return cls(source, partial(load, tokenizer_json, tokenizer_config, ids, templates))
+        if tokenizer_json is not None:
+            return cls(source, partial(load, tokenizer_json, tokenizer_config, ids, templates))
+        if world:
+            return cls(source, partial(load_world, world, tokenizer_config, ids, templates))
+        return cls(source, partial(refuse, sentencepiece, source))
 
     @cached_property
     def _loaded(self) -> Loaded:
@@ -86,7 +95,12 @@ class Tokenizer:
     @property
     def vocab_size(self) -> int:
         """Number of tokens; the model's ``d_vocab`` is often larger, padded."""
-        return int(self._loaded.backend.get_vocab_size(with_added_tokens=True))
+        return self._loaded.vocabulary.size
+
+    @property
+    def kind(self) -> str:
+        """How it cuts a text: ``BPE``, ``Unigram``, ``World`` or another name."""
+        return self._loaded.vocabulary.kind
 
     @property
     def adds_bos(self) -> bool:
@@ -116,15 +130,17 @@ class Tokenizer:
                 f"prepend_bos=True, but {self.source} names no BOS token; leave prepend_bos out, "
                 "or pass token ids that start as you want"
             )
-        plain = loaded.backend.encode(_checked_text(text), add_special_tokens=False)
+        plain, offsets = loaded.vocabulary.encode(_checked_text(text))
         prefix, suffix = (loaded.prefix, loaded.suffix) if add_special_tokens else ((), ())
-        if prepend_bos is False or (prepend_bos and plain.ids[:1] == [loaded.bos_id]):
+        if prepend_bos is False or (prepend_bos and plain[:1] == [loaded.bos_id]):
             prefix = ()
         elif prepend_bos and loaded.bos_id is not None:
             prefix = prefix or (loaded.bos_id,)
-        ids = (*prefix, *plain.ids, *suffix)
-        tokens = tuple(_readable(loaded.token_bytes(i)) for i in ids)
-        chars, spans = places(text, [loaded.token_bytes(i) for i in plain.ids], plain.offsets)
+        ids = (*prefix, *plain, *suffix)
+        raw = {id: loaded.vocabulary.token_bytes(id) for id in {*ids}}
+        shown = {id: _readable(of) for id, of in raw.items()}
+        chars, spans = places(text, [raw[id] for id in plain], offsets)
+        tokens = tuple(shown[id] for id in ids)
         before, after = (None,) * len(prefix), (None,) * len(suffix)
         return Encoding(text, ids, tokens, (*before, *chars, *after), (*before, *spans, *after))
 
@@ -187,14 +203,14 @@ class Tokenizer:
         transformers, that space shows after a BOS that is not skipped (``<s> Paris``).
         """
         checked = self._checked_ids(ids)
-        return str(self._loaded.backend.decode(checked, skip_special_tokens=skip_special_tokens))
+        return self._loaded.vocabulary.decode(checked, skip_special_tokens=skip_special_tokens)
 
     def token_string(self, id: SupportsIndex) -> str:
         r"""One token as it reads in the middle of a text (``" Paris"``, ``"\n"``, ``"<s>"``).
 
         Bytes that are no whole character show as hexadecimal: ``"<0xE2>"``, ``" <0xF0 0x9F>"``.
         """
-        return _readable(self._loaded.token_bytes(self._checked_ids([id])[0]))
+        return _readable(self._loaded.vocabulary.token_bytes(self._checked_ids([id])[0]))
 
     def single_id(self, text: str) -> int:
         """Id of the token that reads exactly `text` in the middle of a text, else a `TokenError`.
@@ -217,26 +233,21 @@ class Tokenizer:
         )
 
     def _find_single(self, text: str) -> tuple[int | None, list[int]]:
-        backend = self._loaded.backend
-        normalizer = backend.normalizer
-        wanted = {text, normalizer.normalize_str(text) if normalizer else text}
-        ids: list[int] = backend.encode(text, add_special_tokens=False).ids
-        attempts = [ids]
-        if self._loaded.metaspace:
-            # The model below the pipeline adds no space, so " Paris" can be asked for as it is.
-            attempts.append([t.id for t in backend.model.tokenize(text.replace(" ", "▁"))])
-        for ids in attempts:
+        vocabulary = self._loaded.vocabulary
+        wanted = {text, vocabulary.normalize(text)}
+        cuts = vocabulary.cuts(text)
+        for ids in cuts:
             if len(ids) == 1 and self.token_string(ids[0]) in wanted:
                 return ids[0], ids
-        return None, ids
+        return None, cuts[-1]
 
     def _checked_ids(self, ids: Iterable[SupportsIndex]) -> list[int]:
         try:
             checked = [index(i) for i in ids]
         except TypeError as error:
             raise TokenError(f"token ids must be a flat sequence of integers: {error}") from error
-        known = self._loaded.backend.id_to_token
-        unknown = [str(i) for i in checked if not 0 <= i < 2**32 or known(i) is None]
+        knows = self._loaded.vocabulary.knows
+        unknown = [str(i) for i in checked if not knows(i)]
         if unknown:
             raise TokenError(
                 f"token id {', '.join(unknown)} is not among the {self.vocab_size} of "

@@ -1,4 +1,4 @@
-"""A tokenizer's files read: the pipeline, what it puts around a text, and its special tokens.
+"""A tokenizer's files read: the vocabulary, what goes around a text, and its special tokens.
 
 Source: transformers 5.23 ``tokenization_utils_base.py`` ``_from_pretrained``.
 """
@@ -10,8 +10,9 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol, runtime_checkable
 
+from mi_ref.encoding import Span
 from mi_ref.errors import TokenError
 
 # GPT-2's printable alphabet: bytes that print stand for themselves, the others follow from U+0100.
@@ -20,25 +21,60 @@ _OTHERS = [byte for byte in range(0x100) if byte not in _PRINTABLE]
 _BYTE = {chr(b): b for b in _PRINTABLE} | {chr(0x100 + n): b for n, b in enumerate(_OTHERS)}
 
 
+@runtime_checkable
+class Vocabulary(Protocol):
+    """Text to token ids and back, with nothing put around it: what every kind can do."""
+
+    @property
+    def kind(self) -> str:
+        """``BPE``, ``Unigram``, ``World`` or another name."""
+
+    @property
+    def size(self) -> int:
+        """Number of tokens."""
+
+    def knows(self, id: int) -> bool:
+        """Whether an id is a token; the other methods take no others."""
+
+    def token_bytes(self, id: int) -> bytes:
+        """Bytes of one token as it reads in the middle of a text."""
+
+    def encode(self, text: str) -> tuple[list[int], list[Span]]:
+        """Ids of `text` and the characters of each, which tokens may share."""
+
+    def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
+        """Text of `ids` read together."""
+
+    def normalize(self, text: str) -> str:
+        """`text` with the characters that the tokens spell."""
+
+    def cuts(self, text: str) -> list[list[int]]:
+        """Every way in which `text` is cut, wherever it stands in a longer one."""
+
+
 @dataclass(frozen=True, slots=True)
-class Loaded:
-    """A tokenizer as its files describe it."""
+class Pipeline:
+    """What a ``tokenizer.json`` describes, run by the ``tokenizers`` package."""
 
     backend: Any
-    """The ``tokenizers`` pipeline without truncation, padding and post-processor."""
+    """Without truncation, padding and post-processor."""
     byte_level: bool
     metaspace: bool
     added: dict[int, str]
-    prefix: tuple[int, ...]
-    """Ids that the template puts before a text; `suffix` after it."""
-    suffix: tuple[int, ...]
-    bos_id: int | None
-    eos_id: int | None
-    special_tokens: dict[str, str]
-    """What ``bos_token``, ``eos_token`` and others stand for in a chat template."""
-    chat_template: object
-    """``chat_template`` of ``tokenizer_config.json``, unchecked."""
-    template_files: Mapping[str, Path]
+
+    @property
+    def kind(self) -> str:
+        """The class of its model."""
+        return type(self.backend.model).__name__
+
+    @property
+    def size(self) -> int:
+        """Number of tokens, added ones included."""
+        return int(self.backend.get_vocab_size(with_added_tokens=True))
+
+    def knows(self, id: int) -> bool:
+        """Whether an id is a token."""
+        return 0 <= id < 2**32 and self.backend.id_to_token(id) is not None
 
     def token_bytes(self, id: int) -> bytes:
         """Bytes of one token as it reads in the middle of a text."""
@@ -50,6 +86,46 @@ class Loaded:
         if self.metaspace and (match := re.fullmatch("<0x([0-9A-F]{2})>", piece)):
             return bytes.fromhex(match[1])
         return (piece.replace("▁", " ") if self.metaspace else piece).encode()
+
+    def encode(self, text: str) -> tuple[list[int], list[Span]]:
+        """Ids of `text` and the characters of each, spaces included."""
+        found = self.backend.encode(text, add_special_tokens=False)
+        return found.ids, found.offsets
+
+    def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
+        """Text of `ids`, by the file's decoder."""
+        return str(self.backend.decode(ids, skip_special_tokens=skip_special_tokens))
+
+    def normalize(self, text: str) -> str:
+        """`text` after the file's normalizer."""
+        normalizer = self.backend.normalizer
+        return str(normalizer.normalize_str(text)) if normalizer else text
+
+    def cuts(self, text: str) -> list[list[int]]:
+        """How `text` is cut at the start, and where a space before it is no longer added."""
+        found = [self.encode(text)[0]]
+        if self.metaspace:
+            # The model below the pipeline adds no space, so " Paris" can be asked for as it is.
+            pieces = self.backend.model.tokenize(text.replace(" ", "▁"))
+            found.append([piece.id for piece in pieces])
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A tokenizer as its files describe it."""
+
+    vocabulary: Vocabulary
+    prefix: tuple[int, ...]
+    """Ids that are put before a text; `suffix` after it."""
+    suffix: tuple[int, ...]
+    bos_id: int | None
+    eos_id: int | None
+    special_tokens: dict[str, str]
+    """What ``bos_token``, ``eos_token`` and others stand for in a chat template."""
+    chat_template: object
+    """``chat_template`` of ``tokenizer_config.json``, unchecked."""
+    template_files: Mapping[str, Path]
 
 
 def refuse(sentencepiece: Path | None, source: str) -> NoReturn:
@@ -68,7 +144,7 @@ def load(
     ids: dict[str, int | None],
     template_files: Mapping[str, Path],
 ) -> Loaded:
-    """Read a tokenizer.
+    """Read a ``tokenizer.json``.
 
     Parameters
     ----------
@@ -84,10 +160,10 @@ def load(
     TokenError
         If a file is damaged.
     """
-    config = {} if tokenizer_config is None else _read_json(tokenizer_config)
+    config = {} if tokenizer_config is None else read_json(tokenizer_config)
     backend = _read_pipeline(tokenizer_json)
-    special = _special_tokens(config)
-    _recognize([*special.values(), *_unnamed_tokens(config)], backend)
+    special = special_tokens(config)
+    _recognize([*special.values(), *unnamed_tokens(config)], backend)
     named = {key: special.get(key) for key in ids if key in config}
     ids = ids | {key: backend.token_to_id(n) if n else None for key, n in named.items()}
 
@@ -101,11 +177,14 @@ def load(
     # Each step as its own JSON; the whole file's would take longer to parse than to use.
     states = [step.__getstate__() for step in (backend.pre_tokenizer, backend.decoder) if step]
     steps = b"".join(states).decode()
-    return Loaded(
+    vocabulary = Pipeline(
         backend=backend,
         byte_level='"ByteLevel"' in steps,
         metaspace="▁" in steps,
         added={i: token.content for i, token in backend.get_added_tokens_decoder().items()},
+    )
+    return Loaded(
+        vocabulary=vocabulary,
         prefix=prefix,
         suffix=suffix,
         bos_id=bos_id,
@@ -128,22 +207,23 @@ def _read_pipeline(path: Path) -> Any:
     return backend
 
 
-def _special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
+def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
     """Return the tokens that a configuration names, as ``image_token`` names one."""
     extra = config.get("extra_special_tokens")
     entries = {**config, **(extra if isinstance(extra, dict) else {})}
-    named = {key: _content(entry) for key, entry in entries.items() if key.endswith("_token")}
+    named = {key: token_content(entry) for key, entry in entries.items() if key.endswith("_token")}
     return {key: content for key, content in named.items() if content}
 
 
-def _unnamed_tokens(config: Mapping[str, Any]) -> list[str]:
+def unnamed_tokens(config: Mapping[str, Any]) -> list[str]:
     """Return the special tokens that a configuration lists without a name."""
     extra = config.get("extra_special_tokens") or config.get("additional_special_tokens")
     listed = extra if isinstance(extra, list) else []
-    return [content for content in map(_content, listed) if content]
+    return [content for content in map(token_content, listed) if content]
 
 
-def _content(entry: object) -> str | None:
+def token_content(entry: object) -> str | None:
+    """Return the text of a token, which configurations write bare or in an object."""
     content = entry.get("content") if isinstance(entry, dict) else entry
     return content if isinstance(content, str) else None
 
@@ -166,7 +246,8 @@ def _surroundings(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return tuple(prefix), tuple(suffix)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object, or say what the file is instead."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:

@@ -1,0 +1,89 @@
+"""RWKV's ``rwkv_vocab_*.txt`` read: tokens by id, and the tree in which the longest is found."""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from mi_ref.errors import TokenError
+
+_LINE = re.compile(r"""([0-9]+) (b?(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")) ([0-9]+)""")
+_LISTED = 12
+"""How many faults an error lists; a file of another kind has one in each line."""
+
+
+class Node(dict[int, "Node"]):
+    """What may follow the first bytes of a token, by the next byte."""
+
+    __slots__ = ("id",)
+
+    def __init__(self) -> None:
+        self.id: int | None = None
+        """The token of these bytes alone."""
+
+
+def tree(tokens: Mapping[int, bytes]) -> Node:
+    """Return the tree of all tokens, from what may come first."""
+    start = Node()
+    for id, token in tokens.items():
+        node = start
+        for byte in token:
+            below = node.get(byte)
+            if below is None:
+                below = node[byte] = Node()
+            node = below
+        node.id = id
+    return start
+
+
+def read_vocabulary(path: Path) -> dict[int, bytes]:
+    """Return the tokens of a file by id.
+
+    Raises
+    ------
+    TokenError
+        If it cannot be read, or lines are faulty: each of the first dozen with what is wrong.
+    """
+    try:
+        lines = path.read_bytes().decode().removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenError(f"{path} cannot be read as UTF-8: {error}; fetch it again") from error
+    tokens: dict[int, bytes] = {}
+    ids: dict[bytes, int] = {}
+    faults = []
+    with warnings.catch_warnings(action="error"):  # which an unknown escape is to Python
+        for number, line in enumerate(lines, 1):
+            try:
+                id, token = _entry(line.removesuffix("\r"))
+                if id in tokens:
+                    raise ValueError(f"id {id} is {tokens[id]!r} already")
+                if token in ids:
+                    raise ValueError(f"the token is id {ids[token]} already")
+                tokens[id], ids[token] = token, id
+            except (ValueError, SyntaxError) as error:
+                faults.append(f"line {number}, {line[:60]!r}: {getattr(error, 'msg', error)}")
+    if faults:
+        left = len(faults) - _LISTED
+        listed = "\n  ".join([*faults[:_LISTED], *([f"and {left} more"] if left > 0 else [])])
+        raise TokenError(f"{path} is no World vocabulary; fetch it again:\n  {listed}")
+    return tokens
+
+
+def _entry(line: str) -> tuple[int, bytes]:
+    """Return the id and the bytes that a line states; a ValueError or SyntaxError if it is bad."""
+    match = _LINE.fullmatch(line)
+    if match is None:
+        raise ValueError("needed is an id, a token as '…', \"…\", b'…' or b\"…\", and its length")
+    id, size = int(match[1]), int(match[3])
+    literal = ast.literal_eval(match[2])
+    token = literal.encode() if isinstance(literal, str) else literal
+    if len(token) != size:
+        raise ValueError(f"the token has {len(token)} bytes")
+    if not id:
+        raise ValueError("ids start at 1: 0 ends a text")
+    if not token:
+        raise ValueError("a token needs a byte")
+    return id, token
