@@ -1,4 +1,4 @@
-"""The command line: ``mi-ref lens | hooks | tokens | inspect``."""
+"""The command line: ``mi-ref lens | hooks | tokens | inspect | convert-rwkv``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 
 from mi_ref.cli import (
+    convert as convert,
     hooks as hooks,
     inspection as inspection,
     lens as lens,
@@ -78,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mi-ref {version('mi_ref')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for command in (lens, hooks, tokens, inspection):
+    for command in (lens, hooks, tokens, inspection, convert):
         command.add(commands)
     return parser
 
