@@ -22,6 +22,8 @@ class Hook:
     point: Point
     pos: int | None = None
     """Which position this is, at ``at.rwkv_state``, where each is edited on its own."""
+    n_pos: int | None = None
+    """How many positions the prompt has."""
     backend: Backend | None = field(default=None, repr=False, compare=False)
     """Of the array: ``hook.backend.xp`` is its namespace."""
 

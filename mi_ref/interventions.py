@@ -45,7 +45,8 @@ class Intervention(ABC):
                 continue
             if hook.pos is not None and axes[axis] == "pos":
                 # One position at a time passes here.
-                if hook.pos not in chosen:
+                assert hook.n_pos is not None
+                if hook.pos not in {place % hook.n_pos for place in chosen}:
                     return x
                 continue
             size = x.shape[axis]

@@ -186,7 +186,8 @@ class HookPlan:
         # it gets a copy, because x may be a capture of another point too.
         own = self._backend.xp.asarray(x, copy=True)
         point = entry.point
-        changed = edit(own, Hook(str(point), point.layer, point, pos, self._backend))
+        where = Hook(str(point), point.layer, point, pos, self._size[1], self._backend)
+        changed = edit(own, where)
         if changed is None:
             return own
         check_fits(changed, x.shape, x, entry, "what the edit returned")

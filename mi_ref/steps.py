@@ -37,6 +37,7 @@ class Steps:
         self._edit = edit
         self._keep = keep
         self._xp = xp
+        self._wanted = frozenset(chosen)
         self._kept: dict[int, Array] = {}
 
     @property
@@ -46,7 +47,7 @@ class Steps:
 
     def __call__(self, pos: int, x: Array) -> Array:
         """Return what flows on from position `pos`, whose array is ``[batch, 1, …]``."""
-        wanted = pos in self._chosen
+        wanted = pos in self._wanted
         if wanted and self._early:
             self._kept[pos] = x
         if self._edit is not None:
