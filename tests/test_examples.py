@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from examples import patch_the_subject
+from examples import patch_the_subject, rwkv_state
 
 
 def test_the_subject_carries_the_capital(capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,3 +16,20 @@ def test_the_subject_carries_the_capital(capsys: pytest.CaptureFixture[str]) -> 
     assert cells[0][5] < 0.1
     assert cells[5][4] < 0.1
     assert cells[5][5] > 0.5
+
+
+def test_one_heads_state_carries_the_capital(capsys: pytest.CaptureFixture[str]) -> None:
+    table = rwkv_state.main()
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split() for line in lines if line.strip()[:1].isdigit()]
+    chances = {
+        (int(row[0]), head): float(cell) for row in rows for head, cell in enumerate(row[1:])
+    }
+    assert len(table) == 4
+    assert max(chances, key=chances.__getitem__) == (3, 2)
+    assert chances.pop((3, 2)) > 0.8
+    assert max(chances.values()) < 0.05
+    said = {line[:24].strip(): line for line in lines if "likeliest" in line}
+    assert "' Paris' 1.000" in said["as it is"]
+    assert "' Paris' 0.000" in said["' France' writes nothing"]
+    assert "' Paris' 0.000" in said["' France' removed"]

@@ -34,7 +34,7 @@ def assert_same(printed: str, shown: str) -> None:
             assert word == other
 
 
-@pytest.mark.parametrize(("title", "shown"), [("quick start", 1), ("batches", 3)])
+@pytest.mark.parametrize(("title", "shown"), [("quick start", 1), ("batches", 3), ("recurrent", 4)])
 def test_an_example_prints_what_the_readme_shows(title: str, shown: int) -> None:
     _, _, after = README.partition(f"<!-- {title}: run by tests/test_readme.py -->")
     code = after.partition("```python\n")[2].partition("```")[0]

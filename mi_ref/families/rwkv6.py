@@ -76,12 +76,15 @@ def read_config(read: HfConfig) -> DecoderConfig:
         return rwkv6_fla.read_config(read)
     d_model = read.integer("hidden_size", 4096)
     read.only("attention_hidden_size", (d_model,), f"hidden_size is {d_model}")
-    d_head = read.integer("num_attention_heads", 64)
-    read.only("head_size", (d_head,), f"num_attention_heads, the width of a head, is {d_head}")
+    # Older files have no head_size and put it into num_attention_heads.
+    d_head = read.integer("head_size" if read.has("head_size") else "num_attention_heads", 64)
     norm = LayerNorm(eps=read.number("layer_norm_epsilon", 1e-5))
     divisor = read.number("head_size_divisor", 8.0)
+    n_heads = read.equal_heads(("hidden_size", d_model), ("the width of a head", d_head))
+    counts = (d_head, n_heads)
+    read.only("num_attention_heads", counts, f"heads are {d_head} wide, so there are {n_heads}")
     attn = TimeMix6(
-        n_heads=read.equal_heads(("hidden_size", d_model), ("num_attention_heads", d_head)),
+        n_heads=n_heads,
         d_head=d_head,
         d_shift=read.rank("proj_low_rank_dim", 32, f".0.{_TIME}maa_w1", 1, parts=5),
         d_decay=read.rank("gate_low_rank_dim", 64, f".0.{_TIME}decay_w1", 1),
