@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from mi_ref._typing import Array
 from mi_ref.backend import Backend
@@ -31,7 +31,8 @@ class Hook:
 EditFunction: TypeAlias = Callable[[Array, Hook], Array | None]
 Edit: TypeAlias = EditFunction | Array
 """A function of array and hook, or an array that takes the activation's place."""
-Edits: TypeAlias = Mapping[Selector, Edit] | Sequence[tuple[Selector, Edit]]
+# Any for the keys of a mapping, which are selectors: type checkers allow no subtypes of a key.
+Edits: TypeAlias = Mapping[Any, Edit] | Sequence[tuple[Selector, Edit]]
 Positions: TypeAlias = int | slice | Sequence[int]
 
 

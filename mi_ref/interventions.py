@@ -1,137 +1,200 @@
-"""Edits as plain data: what they do, where, checked before any compute.
+"""Edits as plain data: what they do and where, checked before any compute.
 
-An intervention is an edit like any other, ``edits=[(at.rwkv_write[3], Scale(positions=[5]))]``,
-that prints as what it is.
+An intervention is an edit like any other, ``edits=[(at.z[3], do.scale(0.5, heads=[2]))]``, that
+prints as the call that makes it and can be written to a file. :mod:`mi_ref.do` makes them.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from operator import index
+from typing import Any, ClassVar, SupportsIndex, TypeAlias
 
-from mi_ref._typing import Array, Namespace
-from mi_ref.errors import HookError
+from mi_ref._typing import Array
+from mi_ref.backend import Backend
+from mi_ref.errors import HookError, ShapeError
 from mi_ref.hook_points import HookPoint
 from mi_ref.hooks import Hook
 
+Places: TypeAlias = int | slice | Sequence[int] | Sequence[bool] | None
+"""Along one axis: an index, a slice, several, a mask of true and false, or None for all."""
 
-@dataclass(frozen=True, slots=True)
+_AXES = {
+    "positions": ("pos", "query_pos"),
+    "heads": ("head", "kv_head"),
+    "neurons": ("d_mlp",),
+    "rows": ("batch",),
+}
+"""Which axis of a site each restriction is along."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Intervention(ABC):
-    """An edit that says where it acts.
+    """An edit that says where it acts; everywhere else it leaves an activation as it is.
 
     Attributes
     ----------
-    positions : sequence of int or None
-        Which positions; negative ones count from the end of the prompt's columns. None for all.
-    heads : sequence of int or None
-        Which heads, at sites that have heads; None for all.
+    positions : Places
+        Of the prompt's columns (of the queries, for scores and patterns).
+    heads : Places
+        At sites that have heads.
+    neurons : Places
+        At sites that have neurons.
+    rows : Places
+        Of the batch.
     """
 
-    positions: Sequence[int] | None = None
-    heads: Sequence[int] | None = None
+    name: ClassVar[str]
+    """What the function of :mod:`mi_ref.do` is called that makes it."""
+
+    positions: Places = None
+    heads: Places = field(default=None, kw_only=True)
+    neurons: Places = field(default=None, kw_only=True)
+    rows: Places = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        # Whatever came in, plain tuples stay: they print, compare, hash and go to JSON.
+        for what in _AXES:
+            object.__setattr__(self, what, _plain(getattr(self, what), what))
 
     @abstractmethod
-    def change(self, x: Array, xp: Namespace) -> Array:
-        """Return what takes the place of `x` at these positions and heads."""
+    def change(self, x: Array, hook: Hook) -> Array:
+        """Return what takes the place of `x` where this acts."""
 
     def __call__(self, x: Array, hook: Hook) -> Array:
-        """Return `x` changed where this acts."""
-        assert hook.backend is not None
-        xp, axes = hook.backend.xp, hook.point.site.axes
-        mask = None
-        for axis, chosen in ((_pos_axis(axes), self.positions), (_head_axis(axes), self.heads)):
-            if chosen is None or axis is None:
-                continue
-            if hook.pos is not None and axes[axis] == "pos":
-                # One position at a time passes here.
-                assert hook.n_pos is not None
-                if hook.pos not in {place % hook.n_pos for place in chosen}:
-                    return x
+        """Return `x`, changed where this acts."""
+        if not self.acts_at(hook):
+            return x
+        changed = self.change(x, hook)
+        mask = self.mask(x, hook)
+        return changed if mask is None else backend_of(hook).xp.where(mask, changed, x)
+
+    def acts_at(self, hook: Hook) -> bool:
+        """Whether this acts at the one position that is passed, where they pass one by one."""
+        if hook.pos is None or self.positions is None or hook.n_pos is None:
+            return True
+        return hook.pos in indices(self.positions, hook.n_pos)
+
+    def mask(self, x: Array, hook: Hook) -> Array | None:
+        """Return where this acts, broadcasting to `x`; None for everywhere."""
+        xp, mask = backend_of(hook).xp, None
+        for axis, chosen, what in self.restrictions(hook.point.site.axes):
+            if axis is None or (what == "positions" and hook.pos is not None):
                 continue
             size = x.shape[axis]
-            wanted = {place % size for place in chosen}
+            wanted = frozenset(indices(chosen, size))
             flags = xp.asarray([n in wanted for n in range(size)], device=x.device)
-            shape = [size if n == axis else 1 for n in range(x.ndim)]
-            flags = xp.reshape(flags, tuple(shape))
+            flags = xp.reshape(flags, tuple(size if n == axis else 1 for n in range(x.ndim)))
             mask = flags if mask is None else xp.logical_and(mask, flags)
-        changed = self.change(x, xp)
-        return changed if mask is None else xp.where(mask, changed, x)
+        return mask
 
-    def check(self, entry: HookPoint, n_pos: int) -> None:
-        """Refuse positions or heads that the point does not have.
+    def restrictions(self, axes: Sequence[str]) -> Iterator[tuple[int | None, Places, str]]:
+        """Yield the axis, the places and the word of every restriction that was made."""
+        for what, names in _AXES.items():
+            chosen: Places = getattr(self, what)
+            if chosen is not None:
+                yield next((n for n, axis in enumerate(axes) if axis in names), None), chosen, what
+
+    def check(self, entry: HookPoint, batch: int, n_pos: int) -> None:
+        """Refuse places that the point does not have.
 
         Raises
         ------
         HookError
             Saying which.
         """
-        axes = entry.axes
-        for what, chosen, axis in (
-            ("positions", self.positions, _pos_axis(axes)),
-            ("heads", self.heads, _head_axis(axes)),
-        ):
-            if chosen is None:
-                continue
+        for axis, chosen, what in self.restrictions(entry.axes):
             if axis is None:
-                raise HookError(f"{self!r} at {entry.point!r}: that has no {what} to choose from.")
-            size = entry.sizes(1, n_pos)[axis]
-            outside = [n for n in chosen if not -size <= n < size]
-            if outside or not chosen:
                 raise HookError(
-                    f"{self!r} at {entry.point!r}: {what} {outside or 'none'} of {size}; name some"
-                    f" from {-size} to {size - 1}."
+                    f"{self!r} at {entry.point!r}, whose axes are {' '.join(entry.axes)}: it has no"
+                    f" {what} to choose from."
                 )
+            size = entry.sizes(batch, n_pos)[axis]
+            try:
+                found = indices(chosen, size)
+            except IndexError as error:
+                raise HookError(f"{self!r} at {entry.point!r}: {what} {error}.") from None
+            if not found:
+                raise HookError(f"{self!r} at {entry.point!r} names none of its {size} {what}.")
+
+    def __repr__(self) -> str:
+        said = []
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name in _AXES and value is None:
+                continue
+            shown = repr(value) if _is_plain(value) else f"<{type(value).__name__}>"
+            said.append(f"{each.name}={shown}")
+        return f"{self.name}({', '.join(said)})"
 
 
-@dataclass(frozen=True, slots=True)
-class Scale(Intervention):
-    """Multiply with `factor`: 0 removes, 1 changes nothing, -1 turns round."""
-
-    factor: float = 0.0
-
-    def change(self, x: Array, xp: Namespace) -> Array:
-        """Return `x` times the factor."""
-        return x * self.factor
+def backend_of(hook: Hook) -> Backend:
+    """Return the backend of the array that an edit was given."""
+    if hook.backend is None:
+        raise HookError(f"{hook.name}: interventions are called by a run, which tells them more.")
+    return hook.backend
 
 
-@dataclass(frozen=True, slots=True)
-class Fill(Intervention):
-    """Put one number in the place of all."""
+def indices(chosen: Places, size: int) -> list[int]:
+    """Return places counted from the front.
 
-    value: float = 0.0
-
-    def change(self, x: Array, xp: Namespace) -> Array:
-        """Return the number in the shape of `x`."""
-        return xp.full_like(x, self.value)
-
-
-@dataclass(frozen=True, slots=True)
-class Bypass(Intervention):
-    """Let the position after each of these read what that one reads itself.
-
-    At ``at.rwkv_shift`` and ``at.mlp_shift``: the token after them sees the one before them.
+    Raises
+    ------
+    IndexError
+        If one lies outside, or a mask has another length.
     """
-
-    def change(self, x: Array, xp: Namespace) -> Array:
-        """Return `x`: `__call__` does it all."""
-        return x
-
-    def __call__(self, x: Array, hook: Hook) -> Array:
-        """Return `x` with columns taken from before the bypassed positions."""
-        assert hook.backend is not None
-        xp, n_pos = hook.backend.xp, x.shape[1]
-        skipped = {place % n_pos for place in self.positions or ()}
-        source: list[int] = []
-        for pos in range(n_pos):
-            source.append(source[pos - 1] if pos - 1 in skipped else pos)
-        columns = xp.asarray(source, dtype=xp.int64, device=x.device)
-        return xp.take(x, columns, axis=1)
+    if chosen is None:
+        return list(range(size))
+    if isinstance(chosen, slice):
+        return list(range(*chosen.indices(size)))
+    listed = [chosen] if isinstance(chosen, int) else list(chosen)
+    if listed and all(isinstance(n, bool) for n in listed):
+        if len(listed) != size:
+            raise IndexError(f"are a mask of {len(listed)} for {size}")
+        return [n for n, flag in enumerate(listed) if flag]
+    if outside := [n for n in listed if not -size <= n < size]:
+        raise IndexError(f"{outside} of {size}; name some from {-size} to {size - 1}")
+    return [n % size for n in listed]
 
 
-def _pos_axis(axes: Sequence[str]) -> int | None:
-    return next((n for n, axis in enumerate(axes) if axis in ("pos", "query_pos")), None)
+def as_array(value: Any, x: Array, backend: Backend) -> Array:
+    """Return `value`, whatever array or nested sequence it is, as an array like `x`.
+
+    Raises
+    ------
+    ShapeError
+        If it does not broadcast to `x`.
+    """
+    if not isinstance(value, type(x)):
+        if not hasattr(value, "__array__"):
+            value = backend.xp.asarray(value, dtype=x.dtype, device=x.device)
+        else:
+            value = backend.from_host(value)
+    value = backend.xp.astype(value, x.dtype, copy=False)
+    shape = (1,) * (x.ndim - value.ndim) + tuple(value.shape)
+    if len(shape) != x.ndim or any(a not in (1, b) for a, b in zip(shape, x.shape, strict=True)):
+        raise ShapeError(
+            f"an array of shape {tuple(value.shape)} does not broadcast to the activation's"
+            f" {tuple(x.shape)}."
+        )
+    return value
 
 
-def _head_axis(axes: Sequence[str]) -> int | None:
-    return next((n for n, axis in enumerate(axes) if axis in ("head", "kv_head")), None)
+def _plain(chosen: Any, what: str) -> Places:
+    if chosen is None or isinstance(chosen, slice):
+        return chosen
+    listed = chosen.tolist() if hasattr(chosen, "tolist") else chosen
+    if isinstance(listed, SupportsIndex) and not isinstance(listed, bool):
+        return (index(listed),)
+    try:
+        return tuple(n if isinstance(n, bool) else index(n) for n in listed)
+    except TypeError:
+        raise HookError(
+            f"{what}={chosen!r}: it is an index, a slice, several, or a mask."
+        ) from None
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, int | float | str | tuple | slice)

@@ -170,7 +170,7 @@ class HookPlan:
         if not actions.entry.editable:
             raise HookError(f"{point!r} can be captured but not edited: it is derived from others.")
         if isinstance(edit, Intervention):
-            edit.check(actions.entry, self._size[1])
+            edit.check(actions.entry, self._size[0], self._size[1])
         if not callable(edit):
             batch, n_pos, out_pos = self._size
             shape = actions.entry.sizes(batch, out_pos if point is at.logits else n_pos)

@@ -105,18 +105,7 @@ class Run:
         ShapeError
             If this run has no logits there.
         """
-        if self.logits is None:
-            raise ShapeError("this run has no logits: it was called with logits='none' or stopped.")
-        n_rows, n_out = self.logits.shape[:2]
-        if not (-n_out <= pos < n_out and -n_rows <= batch < n_rows):
-            raise ShapeError(
-                f"pos={pos}, batch={batch} lies outside the logits (batch {n_rows}, pos {n_out})."
-            )
-        column = pos % n_out
-        if self.padding is not None and n_out == self.padding.n_pos:
-            column = self._column(batch, pos)
-        backend = self.model.backend
-        row = self.logits[batch % n_rows, column, :]
+        row, backend = self.logits_at(pos, batch), self.model.backend
         weights = backend.ops.softmax(row, reuse=False)
         values, ids = backend.ops.top_k(row, min(k, row.shape[0]))
         chosen = backend.to_host(backend.xp.take(weights, ids, axis=0)).tolist()
@@ -129,6 +118,26 @@ class Run:
                 for rank, (token, logit, probability) in enumerate(best, start=1)
             )
         )
+
+    def logits_at(self, pos: int = -1, batch: int = 0) -> Float[Array, " d_vocab"]:
+        """Return the logits at position `pos` of row `batch`, counted as in `top`.
+
+        Raises
+        ------
+        ShapeError
+            If this run has no logits there.
+        """
+        if self.logits is None:
+            raise ShapeError("this run has no logits: it was called with logits='none' or stopped.")
+        n_rows, n_out = self.logits.shape[:2]
+        if not (-n_out <= pos < n_out and -n_rows <= batch < n_rows):
+            raise ShapeError(
+                f"pos={pos}, batch={batch} lies outside the logits (batch {n_rows}, pos {n_out})."
+            )
+        column = pos % n_out
+        if self.padding is not None and n_out == self.padding.n_pos:
+            column = self._column(batch, pos)
+        return self.logits[batch % n_rows, column, :]
 
     def _column(self, row: int, pos: int) -> int:
         assert self.padding is not None

@@ -11,10 +11,11 @@ from typing import TypeAlias
 
 from mi_ref.config import TimeMix7
 from mi_ref.errors import HookError
-from mi_ref.interventions import Bypass, Fill, Intervention, Scale
+from mi_ref.interventions import Intervention
 from mi_ref.model import Model
 from mi_ref.points import LayerPoint, LayerSite, LayerSpan
 from mi_ref.sites import at
+from mi_ref.value_edits import Bypass, Fill, Scale
 
 Layers: TypeAlias = int | slice | Iterable[int] | None
 """One layer, a slice, several, or None for all."""
@@ -66,7 +67,7 @@ def state_steering(
     scale : float
         Of the write; 1 changes nothing.
     """
-    edit = Scale(_some(positions), None if heads is None else tuple(heads), scale)
+    edit = Scale(_some(positions), heads=heads, factor=scale)
     return tuple((target, edit) for target in _targets(at.rwkv_write, layers))
 
 

@@ -59,7 +59,7 @@ def draw(lens: LogitLens) -> Figure:
     axes = figure.add_subplot()
     image = axes.pcolormesh(
         [[cell.target.probability for cell in row] for row in lens.cells],
-        cmap=_colours(), vmin=0, vmax=1, edgecolors="white", linewidth=1.5 if labelled else 0,
+        cmap=colours(), vmin=0, vmax=1, edgecolors="white", linewidth=1.5 if labelled else 0,
     )  # fmt: skip
     if labelled:
         _write_tokens(lens, axes)
@@ -113,7 +113,8 @@ def shown(token: str) -> str:
     return text if len(text) <= 11 else f"{text[:10]}…"
 
 
-def _colours() -> Any:
+def colours() -> Any:
+    """Return the scale of light to dark blue."""
     from matplotlib.colors import LinearSegmentedColormap
 
     stops = ["#f3f6fa", "#cfe3ee", "#86bfd6", "#3c8fb3", "#16597d", "#0a2f4a"]

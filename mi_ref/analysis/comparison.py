@@ -1,0 +1,157 @@
+"""Two predictions of the same thing compared: what an intervention did to the next token.
+
+Divergences are exact, in float64 and log space, for each position; nothing is clamped, so that a
+destroyed prediction shows as what it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mi_ref._typing import Array, Float
+from mi_ref.analysis.distributions import kl_divergence, log_softmax
+from mi_ref.analysis.lens import token_id
+from mi_ref.analysis.lens_views import chance
+from mi_ref.analysis.result import Result, record_of
+from mi_ref.errors import ShapeError
+from mi_ref.model import Model
+from mi_ref.run import Run
+from mi_ref.tables import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happened to one token."""
+
+    token: str
+    id: int
+    before: float
+    """Its probability in the first run."""
+    after: float
+    """In the second."""
+    logit_change: float
+    """Its logit in the second run less that in the first."""
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Comparison(Result):
+    """What differs between two runs at one position.
+
+    Attributes
+    ----------
+    kl : float
+        ``KL(before ‖ after)`` in nats: what is lost by predicting as the second run where the
+        first is true.
+    changes : tuple of Change
+        The tokens whose probability changed most, largest change first.
+    position, row : int
+        Where.
+    tokens : tuple of int
+        The prompt's.
+    """
+
+    kl: float
+    changes: tuple[Change, ...]
+    position: int
+    row: int
+    tokens: tuple[int, ...]
+    before: Float[Array, " d_vocab"] = field(compare=False)
+    """Logits."""
+    after: Float[Array, " d_vocab"] = field(compare=False)
+    model: Model = field(compare=False)
+
+    def change(self, token: str | int) -> Change:
+        """Return what happened to one token, given as an id or as exactly one token's text."""
+        return _changes(self.model, self.before, self.after, [token_id(self.model, token)])[0]
+
+    def logit_difference(self, token: str | int, other: str | int) -> tuple[float, float]:
+        """Return the logit of `token` less that of `other`, before and after."""
+        first, second = (token_id(self.model, t) for t in (token, other))
+        host = self.model.backend.to_host
+        return (
+            float(host(self.before)[first] - host(self.before)[second]),
+            float(host(self.after)[first] - host(self.after)[second]),
+        )
+
+    def table(self) -> Table:
+        """Return the tokens that changed most."""
+        table = Table(
+            ["token", ">id", ">before", ">after", ">change", ">logit change"],
+            f"KL {self.kl:.4g} nats at position {self.position}",
+        )
+        for c in self.changes:
+            shift = c.after - c.before
+            table.add(repr(c.token), c.id, chance(c.before), chance(c.after), f"{shift:+.4f}",
+                      f"{c.logit_change:+.3f}")  # fmt: skip
+        return table
+
+    def record(self) -> dict[str, Any]:
+        """Return everything but the logits."""
+        from dataclasses import asdict
+
+        return record_of(
+            self.model,
+            "comparison",
+            self.tokens,
+            position=self.position,
+            row=self.row,
+            kl=self.kl,
+            changes=[asdict(c) for c in self.changes],
+        )
+
+
+def compare(
+    before: Run, after: Run, *, position: int = -1, row: int = 0, top: int = 10
+) -> Comparison:
+    """Compare two runs of one model at one position.
+
+    Parameters
+    ----------
+    before, after : Run
+        With logits there. Their prompts may differ.
+    position : int
+        Counted from either end of the row's own tokens; both runs need it.
+    row : int
+        Of the batch.
+    top : int
+        How many of the tokens that changed most to keep.
+    """
+    model = before.model
+    if after.model is not model:
+        raise ShapeError("compare: the two runs are of two models, whose tokens may not agree.")
+    first, second = (run.logits_at(position, row) for run in (before, after))
+    xp, host = model.backend.xp, model.backend.to_host
+    log_p, log_q = (log_softmax(x, xp=xp) for x in (first, second))
+    moved = xp.abs(xp.exp(log_p) - xp.exp(log_q))
+    _, most = model.backend.ops.top_k(moved, min(top, moved.shape[0]))
+    tokens = () if before.tokens is None else tuple(host(before.tokens)[row].tolist())
+    return Comparison(
+        kl=float(host(kl_divergence(log_p, log_q, xp=xp))),
+        changes=tuple(_changes(model, first, second, host(most).tolist())),
+        position=position,
+        row=row,
+        tokens=tokens,
+        before=first,
+        after=second,
+        model=model,
+    )
+
+
+def _changes(model: Model, before: Array, after: Array, ids: Sequence[int]) -> list[Change]:
+    xp, host = model.backend.xp, model.backend.to_host
+    chosen = xp.asarray(list(ids), dtype=xp.int64, device=before.device)
+
+    def at(x: Array) -> list[float]:
+        listed: list[float] = host(xp.take(x, chosen, axis=0)).tolist()
+        return listed
+
+    columns = zip(
+        ids,
+        at(xp.exp(log_softmax(before, xp=xp))),
+        at(xp.exp(log_softmax(after, xp=xp))),
+        at(xp.astype(after, xp.float64) - xp.astype(before, xp.float64)),
+        strict=True,
+    )
+    return [Change(model.token_string(n), n, p, q, shift) for n, p, q, shift in columns]
