@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint golden golden-check golden-fuzz atlas bench clean
+.PHONY: demo test lint golden golden-check golden-fuzz atlas atlas-rwkv7 bench clean
 
 demo: .venv/installed
 	$(BIN)/mi-ref lens --model atlas --prompt "The capital of France is" --target " Paris"
@@ -24,6 +24,9 @@ golden-fuzz: .venv/golden
 
 atlas: .venv/golden
 	$(BIN)/python -m golden.atlas.make_atlas
+
+atlas-rwkv7: .venv/golden
+	$(BIN)/python -m golden.atlas.make_atlas_rwkv7
 
 bench: .venv/golden
 	$(BIN)/python -m bench.run --markdown && $(BIN)/python -m bench.process --markdown

@@ -43,9 +43,20 @@ def _padded(rows: list[list[int]], filler: int) -> np.ndarray:
 
 
 def batches(
-    tokenizer: Tokenizer, seed: int, batch_size: int
+    tokenizer: Tokenizer, seed: int, batch_size: int, stream: Iterator[Example] | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Endless batches of documents of similar length, padded on the right.
+
+    Parameters
+    ----------
+    tokenizer : Tokenizer
+        The model's.
+    seed : int
+        Of the data and of the order of the batches.
+    batch_size : int
+        Documents in a batch.
+    stream : iterator, optional
+        Where the documents come from; `examples` if not given.
 
     Yields
     ------
@@ -54,7 +65,7 @@ def batches(
         shifting them is up to the trainer.
     """
     rng = random.Random(seed)
-    stream = examples(tokenizer, seed)
+    stream = examples(tokenizer, seed) if stream is None else stream
     eos = special_id(tokenizer, EOS)
     while True:
         pool = [next(stream) for _ in range(POOL * batch_size)]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
@@ -19,7 +20,7 @@ from .corpus import sentence_case
 from .facts import Fact, load_facts
 from .phrasings import CLAUSES, HELD_OUT
 from .rhymes import FIRST_LINES, RHYMES, SECOND_LINES
-from .tokenizer import ordinary_ids
+from .tokenizer import BOS, ordinary_ids, special_id
 
 SHIPPED = Path(__file__).parents[2] / "mi_ref" / "models" / "atlas"
 
@@ -27,11 +28,10 @@ SHIPPED = Path(__file__).parents[2] / "mi_ref" / "models" / "atlas"
 class Subject:
     """A saved model and its tokenizer, under examination in float32."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, model: torch.nn.Module) -> None:
+        self.folder = folder
         self.tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-        self.model = LlamaForCausalLM.from_pretrained(
-            folder, dtype=torch.float32, attn_implementation="eager"
-        ).eval()
+        self.model: Any = model.eval()
 
     def token(self, text: str) -> int:
         """The id of a text that is a single token."""
@@ -78,8 +78,14 @@ def repeated_batch(subject: Subject, period: int, rows: int, seed: int) -> torch
     generator = torch.Generator().manual_seed(seed)
     vocabulary = torch.tensor(list(ordinary_ids(subject.tokenizer)))
     picks = torch.randint(len(vocabulary), (rows, period), generator=generator)
-    bos = torch.full((rows, 1), subject.model.config.bos_token_id)
+    bos = torch.full((rows, 1), special_id(subject.tokenizer, BOS))
     return torch.cat([bos, vocabulary[picks], vocabulary[picks]], dim=1)
+
+
+def share_copied(logits: torch.Tensor, ids: torch.Tensor, period: int) -> float:
+    """The share of tokens of the second copy, from its second on, that are predicted correctly."""
+    guesses = logits[:, period + 1 : -1].argmax(-1)
+    return float((guesses == ids[:, period + 2 :]).float().mean())
 
 
 def head_scores(subject: Subject, period: int = 24) -> tuple[torch.Tensor, torch.Tensor, float]:
@@ -93,15 +99,14 @@ def head_scores(subject: Subject, period: int = 24) -> tuple[torch.Tensor, torch
     previous
         Shape ``(n_layers, n_heads)``: the mean attention to the token just before.
     copied
-        The share of tokens of the second copy that are predicted correctly.
+        See `share_copied`.
     """
     ids = repeated_batch(subject, period, rows=64, seed=0)
     output = subject.model(ids, output_attentions=True)
     attention = torch.stack(output.attentions).mean(1)  # layer, head, query, key
     induction = attention.diagonal(1 - period, dim1=-2, dim2=-1)[..., 2:].mean(-1)
     previous = attention.diagonal(-1, dim1=-2, dim2=-1)[..., 1:].mean(-1)
-    guesses = output.logits[:, period + 1 : -1].argmax(-1)
-    return induction, previous, float((guesses == ids[:, period + 2 :]).float().mean())
+    return induction, previous, share_copied(output.logits, ids, period)
 
 
 def logit_lens(subject: Subject, prompt: str, answer: str) -> list[float]:
@@ -137,13 +142,11 @@ def _grid(scores: torch.Tensor) -> list[str]:
     ]
 
 
-@torch.no_grad()
-def report(folder: Path) -> str:
-    """Everything measured, as a table to print."""
-    subject = Subject(folder)
+def knowledge(subject: Subject) -> list[str]:
+    """What is measured alike in every model of this corpus, in lines to print."""
     prompt = "The capital of France is"
     size = sum(p.numel() for p in subject.model.parameters())
-    on_disk = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    on_disk = sum(path.stat().st_size for path in subject.folder.iterdir() if path.is_file())
     lines = [
         f"parameters {size:,}; bytes on disk {on_disk:,}",
         f"P(' Paris' | {prompt!r}) = {subject.probabilities(prompt)[subject.token(' Paris')]:.4f}",
@@ -159,6 +162,17 @@ def report(folder: Path) -> str:
     share, _ = accuracy(subject, CLAUSES["capital"][0], "capital")
     lines.append(f"  {share:6.1%}  (trained on) {CLAUSES['capital'][0]}")
     lines.append(f"rhymes: {rhyme_mass(subject):.3f} of the probability at the end of a couplet")
+    return lines
+
+
+@torch.no_grad()
+def report(folder: Path) -> str:
+    """Everything measured, as a table to print."""
+    model = LlamaForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
+    subject = Subject(folder, model)
+    lines = knowledge(subject)
     induction, previous, copied = head_scores(subject)
     lines += [f"random tokens copied: {copied:.1%}; induction score by head:", *_grid(induction)]
     lines += ["previous-token score by head:", *_grid(previous)]

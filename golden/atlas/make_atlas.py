@@ -2,7 +2,7 @@
 
 Run it from the root of the repository::
 
-    python -m golden.atlas.make_atlas [--steps N] [--out DIR]
+    python -m golden.atlas.make_atlas [--first-stage DIR] [--out DIR]
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ import argparse
 import json
 import math
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
@@ -35,6 +37,7 @@ MUON_RATE = 5e-3
 ADAM_RATE = 2e-3
 EMBEDDING_SPREAD = 0.05  # wide enough for names to stay apart while their common part grows
 VOCAB_SIZE = 2432
+LONGEST = 128  # tokens: longer than any document
 SHAPE = {
     "hidden_size": 128,
     "intermediate_size": 384,
@@ -42,7 +45,7 @@ SHAPE = {
     "num_attention_heads": 8,
     "num_key_value_heads": 4,
     "head_dim": 16,
-    "max_position_embeddings": 128,
+    "max_position_embeddings": LONGEST,
 }
 
 
@@ -73,8 +76,10 @@ def rate_factor(step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / (steps - WARMUP)))
 
 
-def make_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for the embedding and the norms.
+def make_optimizers(
+    model: torch.nn.Module, muon_rate: float = MUON_RATE, adam_rate: float = ADAM_RATE
+) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices inside the layers, AdamW for all else: embedding, head, norms.
 
     With AdamW alone the model needs several times as many steps to attend to the right token,
     and without that it learns neither facts nor induction.
@@ -82,11 +87,11 @@ def make_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
     matrices: list[torch.nn.Parameter] = []
     others: list[torch.nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        inside = parameter.ndim == 2 and "embed" not in name
+        inside = parameter.ndim == 2 and ".layers." in name and name.endswith(".weight")
         (matrices if inside else others).append(parameter)
     return [
-        torch.optim.Muon(matrices, lr=MUON_RATE, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, lr=ADAM_RATE, betas=(0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon(matrices, lr=muon_rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=adam_rate, betas=(0.9, 0.98), weight_decay=0.0),
     ]
 
 
@@ -114,22 +119,40 @@ class Progress:
         return f"loss: {means}  {self.n_tokens / 1e6:5.2f} M tokens  {minutes:5.1f} min"
 
 
-def token_losses(model: LlamaForCausalLM, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def token_losses(model: torch.nn.Module, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Cross-entropy at every place that has a label, 0 elsewhere, shape as ``labels[:, 1:]``."""
     logits = model(input_ids=ids).logits[:, :-1].transpose(1, 2)
     return cross_entropy(logits, labels[:, 1:], ignore_index=IGNORED, reduction="none")
 
 
-def train(tokenizer: Tokenizer, config: dict[str, Any], steps: int) -> LlamaForCausalLM:
-    """Train a new model in float32 for ``steps`` batches."""
-    torch.manual_seed(SEED)
-    model = LlamaForCausalLM(LlamaConfig(**{**config, "torch_dtype": "float32"}))
-    torch.nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING_SPREAD)
-    optimizers = make_optimizers(model)
+def fit(
+    model: torch.nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    stream: Iterator[tuple[np.ndarray, np.ndarray]],
+    steps: int,
+    stop: int | None = None,
+    every_500: Callable[[], None] | None = None,
+) -> None:
+    """Train ``model`` in place, with a line of progress every 100 batches.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Called with ``input_ids``; its output has ``logits``.
+    optimizers : list
+        Those of `make_optimizers`.
+    stream : iterator
+        Those of `batches`.
+    steps : int
+        How many batches the learning rates take from their warm-up to zero.
+    stop : int, optional
+        Leave off after that many, with the learning rates that they have then.
+    every_500 : callable, optional
+        Called after every 500 batches.
+    """
     schedules = [LambdaLR(each, lambda step: rate_factor(step, steps)) for each in optimizers]
     progress = Progress()
-    stream = batches(tokenizer, SEED + 1, BATCH_SIZE)
-    for step in range(1, steps + 1):
+    for step in range(1, (stop or steps) + 1):
         ids, labels = map(torch.from_numpy, next(stream))
         losses = token_losses(model, ids, labels)
         (losses.sum() / (labels[:, 1:] != IGNORED).sum()).backward()
@@ -141,16 +164,26 @@ def train(tokenizer: Tokenizer, config: dict[str, Any], steps: int) -> LlamaForC
         progress.add(losses.detach(), labels)
         if step % 100 == 0:
             print(f"step {step:5}  {progress.line()}", flush=True)
+        if every_500 is not None and step % 500 == 0:
+            every_500()
+
+
+def train(tokenizer: Tokenizer, config: dict[str, Any], steps: int) -> LlamaForCausalLM:
+    """Train a new model in float32 for ``steps`` batches."""
+    torch.manual_seed(SEED)
+    model = LlamaForCausalLM(LlamaConfig(**{**config, "torch_dtype": "float32"}))
+    torch.nn.init.normal_(model.model.embed_tokens.weight, std=EMBEDDING_SPREAD)
+    fit(model, make_optimizers(model), batches(tokenizer, SEED + 1, BATCH_SIZE), steps)
     return model
 
 
-def save(model: LlamaForCausalLM, tokenizer: Tokenizer, config: dict[str, Any], out: Path) -> None:
+def save(model: torch.nn.Module, tokenizer: Tokenizer, config: dict[str, Any], out: Path) -> None:
     """Write the four files of a model folder, the weights rounded to bfloat16."""
     out.mkdir(parents=True, exist_ok=True)
     weights = {
         name: tensor.detach().to(torch.bfloat16).contiguous()
         for name, tensor in model.state_dict().items()
-        if name != "lm_head.weight"  # tied to the embedding
+        if name != "lm_head.weight" or not config["tie_word_embeddings"]
     }
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save(str(out / "tokenizer.json"), pretty=False)
@@ -158,7 +191,7 @@ def save(model: LlamaForCausalLM, tokenizer: Tokenizer, config: dict[str, Any], 
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BOS,
         "eos_token": EOS,
-        "model_max_length": SHAPE["max_position_embeddings"],
+        "model_max_length": LONGEST,
         "clean_up_tokenization_spaces": False,
     }
     for name, content in (("config", config), ("tokenizer_config", tokenizer_config)):
