@@ -141,4 +141,5 @@ def _ticks(axes: Axes, which: str, names: Sequence[str]) -> None:
     setter = axes.set_xticks if which == "x" else axes.set_yticks
     setter([n + 0.5 for n in places], [names[n] for n in places], parse_math=False)
     if which == "x" and max((len(name) for name in names), default=0) > 5:
-        axes.tick_params(axis="x", rotation=60)
+        for label in axes.get_xticklabels():
+            label.set(rotation=60, ha="right", rotation_mode="anchor")

@@ -42,6 +42,9 @@ class Result(ABC):
     def __str__(self) -> str:
         return str(self.table())
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}; print() shows it>"
+
     def _repr_html_(self) -> str:
         return self.table().html()
 
