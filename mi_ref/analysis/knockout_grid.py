@@ -1,0 +1,217 @@
+"""Which attention edges the next token hangs on: each layer's edges to each key cut in turn.
+
+Source: Geva et al., arXiv:2304.14767, "attention knockout".
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mi_ref import do
+from mi_ref.analysis.attention_edges import logits_for, refuse_unseen, sees
+from mi_ref.analysis.attention_looks import listed
+from mi_ref.analysis.comparison import Change, compare
+from mi_ref.analysis.lens import token_id
+from mi_ref.analysis.lens_views import chance
+from mi_ref.analysis.plots import heat_map
+from mi_ref.analysis.prompt_pair import one_prompt, places, position_names
+from mi_ref.analysis.result import Result, record_of
+from mi_ref.interventions import Places
+from mi_ref.model import Model
+from mi_ref.sites import at
+from mi_ref.tables import Cell as TableCell, Table
+from mi_ref.text import Prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What cutting the edges to one key in one layer did."""
+
+    layer: int
+    key: int
+    kl: float
+    """``KL(before ‖ after)`` in nats."""
+    target: Change
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class KnockoutGrid(Result):
+    """What each cut did to the next token.
+
+    Attributes
+    ----------
+    cuts : tuple of tuple of Cut or None
+        By layer, then key; None where no query sees the key.
+    layers, keys : tuple of int
+        Rows and columns.
+    heads : tuple of int
+        Whose edges were cut.
+    queries : tuple of int or None
+        Whose; None for all positions after the key.
+    position : int
+        Whose next token was compared.
+    tokens, names : tuple
+        The prompt's ids, and its tokens as headings show them.
+    """
+
+    cuts: tuple[tuple[Cut | None, ...], ...]
+    layers: tuple[int, ...]
+    keys: tuple[int, ...]
+    heads: tuple[int, ...]
+    queries: tuple[int, ...] | None
+    position: int
+    tokens: tuple[int, ...]
+    names: tuple[str, ...]
+    model: Model = field(compare=False)
+
+    def strongest(self, n: int = 1) -> tuple[Cut, ...]:
+        """Return the cuts with most effect, largest KL first."""
+        done = [cut for row in self.cuts for cut in row if cut is not None]
+        return tuple(sorted(done, key=lambda cut: -cut.kl)[:n])
+
+    def table(self) -> Table:
+        """Return KL by layer (rows) and key (columns), each layer's largest in bold."""
+        table = Table(
+            [">layer", *(f">{self.names[key]}" for key in self.keys)],
+            f"KL in nats at position {self.position}; cut edges {self._edges()}",
+        )
+        for layer, row in zip(self.layers, self.cuts, strict=True):
+            most = max((cut.kl for cut in row if cut is not None), default=0.0)
+            cells = (
+                TableCell(("", ""))
+                if cut is None
+                else TableCell((chance(cut.kl), "bold" if cut.kl == most else ""))
+                for cut in row
+            )
+            table.add(layer, *cells)
+        return table
+
+    def record(self) -> dict[str, Any]:
+        """Return every cut."""
+        return record_of(
+            self.model,
+            "knockout_grid",
+            self.tokens,
+            units={"kl": "nats, KL(before || after)", "logit_change": "after - before"},
+            layers=list(self.layers),
+            keys=list(self.keys),
+            heads=list(self.heads),
+            queries=None if self.queries is None else list(self.queries),
+            position=self.position,
+            cuts=[[None if cut is None else asdict(cut) for cut in row] for row in self.cuts],
+        )
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw KL by layer and key; keys that no query sees are drawn as zero."""
+        heat_map(
+            path,
+            [[0.0 if cut is None else cut.kl for cut in row] for row in self.cuts],
+            rows=[str(layer) for layer in self.layers],
+            columns=[self.names[key] for key in self.keys],
+            title=f"Attention knockout {self._edges()}",
+            row_label="layer",
+            column_label="to key",
+            unit="KL in nats",
+        )
+
+    def _edges(self) -> str:
+        edges = "from later positions" if self.queries is None else listed(self.queries, "from")
+        if len(self.heads) < self.model.cfg.n_heads:
+            edges += f", {listed(self.heads, 'heads')}"
+        return edges
+
+
+def knockout_grid(
+    model: Model,
+    prompt: Prompt,
+    *,
+    layers: Places = None,
+    heads: Places = None,
+    queries: Places = -1,
+    keys: Places = None,
+    target: str | int | None = None,
+    position: int = -1,
+    prepend_bos: bool | None = None,
+) -> KnockoutGrid:
+    """Cut the edges to each key in each layer, one after the other, and compare the next token.
+
+    Parameters
+    ----------
+    model : Model
+        With attention.
+    prompt : str, sequence of int, or Array
+        One text, or its token ids.
+    layers, keys : int, slice, sequence, or None
+        Rows and columns of the grid; None for all.
+    heads : int, slice, sequence, or None
+        Whose edges; None for all heads.
+    queries : int, slice, sequence, or None
+        From where: by default the last position. None for every position after the key.
+    target : str, int or None
+        The token to follow: an id, or a text that is exactly one token. None: what the model
+        predicts as it is.
+    position : int
+        Whose next token to compare.
+    prepend_bos : bool or None
+        As for `Model.run`.
+
+    Raises
+    ------
+    HookError
+        If there is no edge to cut, or a query would be left with nothing to look at.
+    ShapeError
+        If a layer, head or position is out of range.
+    """
+    ids = one_prompt(model, prompt, prepend_bos)
+    rows, columns = places(layers, model.cfg.n_layers, "layers"), places(keys, len(ids), "keys")
+    cut_heads = places(heads, model.cfg.n_heads, "heads")
+    fixed = None if queries is None else places(queries, len(ids), "queries")
+    (where,) = places(position, len(ids), "position")
+    followed = None if target is None else token_id(model, target)
+    refuse_unseen(model, rows, range(1, len(ids)) if fixed is None else fixed, columns)
+    wanted, there = logits_for(where, len(ids))
+    # Each cut goes on from the stream that enters its layer: nothing before it changes.
+    before = model.run(ids, capture=[at.resid_pre[layer] for layer in rows], logits=wanted)
+    if followed is None:
+        followed = before.top(1, pos=there)[0].id
+
+    def cut(layer: int, key: int) -> Cut | None:
+        whose = range(key + 1, len(ids)) if fixed is None else fixed
+        seeing = [query for query in whose if sees(model, layer, query, key)]
+        if not seeing:
+            return None
+        edit = do.knockout(seeing, key, heads=cut_heads)
+        after = model.run(
+            before[at.resid_pre[layer]],
+            start_at_layer=layer,
+            edits=[(at.attn_scores[layer], edit)],
+            logits=wanted,
+        )
+        found = compare(before, after, position=there, top=1)
+        return Cut(layer, key, found.kl, found.change(followed))
+
+    return KnockoutGrid(
+        cuts=tuple(tuple(cut(layer, key) for key in columns) for layer in _watched(rows)),
+        layers=rows,
+        keys=columns,
+        heads=cut_heads,
+        queries=fixed,
+        position=where,
+        tokens=ids,
+        names=position_names(model, ids),
+        model=model,
+    )
+
+
+def _watched(layers: Sequence[int]) -> Iterable[int]:
+    """Return the layers, with their progress shown in a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(
+        layers, "cutting", console=console, transient=True, disable=not console.is_terminal
+    )

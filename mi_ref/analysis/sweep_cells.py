@@ -1,0 +1,144 @@
+"""Cells of a sweep: each one run of its own, and how several run as rows of one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from mi_ref._typing import Array
+from mi_ref.analysis.metrics import Metric
+from mi_ref.analysis.prompt_pair import one_prompt
+from mi_ref.attention_edits import Knockout, ScalePattern, SetPattern
+from mi_ref.errors import HookError, ShapeError
+from mi_ref.hooks import Edit
+from mi_ref.interventions import Intervention, indices
+from mi_ref.model import Model
+from mi_ref.selection import Selector, select
+from mi_ref.sites import Point
+from mi_ref.text import Prompt
+from mi_ref.value_edits import Add, Fill, Mean, ProjectOut, Replace, Scale
+
+_ROW_BY_ROW = (Replace, Add, Scale, Fill, ProjectOut, Knockout, ScalePattern, SetPattern)
+"""Interventions whose effect on a row depends on that row alone, and that heed `rows`."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SweepCell:
+    """One run of a sweep."""
+
+    edits: tuple[tuple[Selector, Edit], ...]
+    prompt: Prompt | None = None
+    """None for the sweep's own prompt."""
+    label: str = ""
+    """What the cell is called in tables."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SettledCell:
+    """A cell in terms of one model: its token ids, and each edit at one point."""
+
+    tokens: tuple[int, ...]
+    edits: tuple[tuple[Point, Edit], ...]
+
+    @property
+    def shareable(self) -> bool:
+        """Whether this can be one row of a batch: bare functions and arrays cannot."""
+        return all(_acts_on_rows(point, edit) for point, edit in self.edits)
+
+
+def settle(
+    model: Model, prompt: Prompt, cells: Sequence[SweepCell], prepend_bos: bool | None
+) -> tuple[SettledCell, ...]:
+    """Read every cell's prompt and selectors.
+
+    Raises
+    ------
+    HookError
+        If a selector names nothing in this model, or an edit another row than the only one.
+    ShapeError
+        If there are no cells, or a prompt is several.
+    """
+    if not cells:
+        raise ShapeError("a sweep needs at least one cell; cells is empty.")
+    own = one_prompt(model, prompt, prepend_bos)
+    settled = []
+    for cell in cells:
+        ids = own if cell.prompt is None else one_prompt(model, cell.prompt, prepend_bos)
+        edits = tuple(
+            (point, _checked(edit))
+            for selector, edit in cell.edits
+            for point in select(selector, model.hook_points, lambda _: True)
+        )
+        settled.append(SettledCell(ids, edits))
+    return tuple(settled)
+
+
+def chunks(cells: Sequence[SettledCell], rows: int) -> Iterator[range]:
+    """Yield successive cells that run together: at most `rows`, their prompts of one length."""
+    start = 0
+    while start < len(cells):
+        stop = start + 1
+        while (
+            stop < min(start + rows, len(cells))
+            and cells[start].shareable
+            and cells[stop].shareable
+            and len(cells[stop].tokens) == len(cells[start].tokens)
+        ):
+            stop += 1
+        yield range(start, stop)
+        start = stop
+
+
+def evaluate(
+    model: Model, cells: Sequence[SettledCell], metrics: Sequence[Metric], position: int
+) -> list[tuple[float, ...]]:
+    """Run cells as rows of one batch; return each cell's metrics at one position."""
+    edits: list[tuple[Selector, Edit]] = [
+        (point, _in_row(edit, row) if len(cells) > 1 else edit)
+        for row, cell in enumerate(cells)
+        for point, edit in cell.edits
+    ]
+    prompt = [list(cell.tokens) for cell in cells]
+    last = position % len(prompt[0]) == len(prompt[0]) - 1
+    run = model.run(prompt, edits=edits, logits="last" if last else "all")
+    assert run.logits is not None
+    logits = run.logits[:, 0 if last else position, :]
+    columns = [_plain(model, metric(logits, xp=model.backend.xp)) for metric in metrics]
+    return list(zip(*columns, strict=True))
+
+
+def _plain(model: Model, x: Array) -> list[float]:
+    listed: list[float] = model.backend.to_host(x).tolist()
+    return listed
+
+
+def _checked(edit: Edit) -> Edit:
+    """Return an edit if it means the one row that its cell has."""
+    if isinstance(edit, Intervention) and edit.rows is not None:
+        try:
+            found = indices(edit.rows, 1)
+        except IndexError as error:
+            raise HookError(
+                f"{edit!r} in a sweep: rows {error}. A cell is one prompt: leave rows= out."
+            ) from None
+        if not found:
+            raise HookError(f"{edit!r} in a sweep names no row: leave rows= out.")
+    return edit
+
+
+def _acts_on_rows(point: Point, edit: Edit) -> bool:
+    if isinstance(edit, Mean):
+        return "batch" not in edit.over
+    if type(edit) not in _ROW_BY_ROW:
+        return False
+    value = getattr(edit, "direction" if isinstance(edit, ProjectOut) else "value", 0.0)
+    if isinstance(value, int | float):
+        return True
+    # Nested lists have no shape to look at; a batch of its own in a value would meet other rows.
+    shape = getattr(value, "shape", None)
+    return shape is not None and (len(shape) < len(point.site.axes) or shape[0] == 1)
+
+
+def _in_row(edit: Edit, row: int) -> Edit:
+    assert isinstance(edit, Intervention)
+    return replace(edit, rows=(row,))

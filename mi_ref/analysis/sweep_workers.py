@@ -1,0 +1,116 @@
+"""Where the cells of a sweep are computed: here, or by any ``concurrent.futures`` executor."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Literal, cast
+
+from mi_ref.analysis.metrics import Metric
+from mi_ref.analysis.sweep_cells import SettledCell, evaluate
+from mi_ref.analysis.sweep_file import SweepError
+from mi_ref.backend import get_backend
+from mi_ref.loading import from_pretrained
+from mi_ref.model import Model
+
+_AHEAD = 64
+"""Chunks handed to an executor before the first of them is waited for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What another process loads the same model from."""
+
+    name: str
+    revision: str | None
+    backend: str
+    device: str | None
+    dtype: str
+    compat: Literal["candle-mi"] | None
+    unread_config: tuple[str, ...]
+    sha256: str
+
+
+def spec_of(model: Model) -> ModelSpec:
+    """Return what to load a model from.
+
+    Raises
+    ------
+    BackendError
+        If its backend is not an installed one, so that no other process finds it.
+    """
+    get_backend(model.backend.name)
+    number = getattr(model.backend.device, "id", None)
+    return ModelSpec(
+        name=str(model.source.name),
+        revision=model.source.revision,
+        backend=model.backend.name,
+        device=None if number is None else str(number),
+        dtype=str(model.dtype).rpartition(".")[2],
+        compat=cast("Literal['candle-mi'] | None", model.cfg.compat),
+        unread_config=tuple(model.cfg.unread_config),
+        sha256=model.source.sha256(),
+    )
+
+
+@cache
+def load(spec: ModelSpec) -> Model:
+    """Load a model once per process, and keep it there for its other cells.
+
+    Raises
+    ------
+    SweepError
+        If its weights are not those that the sweep began with.
+    """
+    model = from_pretrained(
+        spec.name,
+        backend=spec.backend,
+        device=spec.device,
+        dtype=spec.dtype,
+        revision=spec.revision,
+        allow_unread_config=spec.unread_config,
+        compat=spec.compat,
+    )
+    if model.source.sha256() != spec.sha256:
+        raise SweepError(
+            f"a worker found other weights under {spec.name!r} than the sweep began with: were"
+            " they replaced meanwhile, or is it another machine's folder?"
+        )
+    return model
+
+
+def evaluate_elsewhere(
+    spec: ModelSpec, cells: Sequence[SettledCell], metrics: Sequence[Metric], position: int
+) -> list[tuple[float, ...]]:
+    """Do `evaluate` in a process that has no model yet."""
+    return evaluate(load(spec), cells, metrics, position)
+
+
+def evaluate_all(
+    model: Model,
+    parts: Sequence[Sequence[SettledCell]],
+    metrics: Sequence[Metric],
+    position: int,
+    executor: Executor | None,
+) -> Iterator[list[tuple[float, ...]]]:
+    """Yield each part's numbers, in the order of the parts, whoever finishes first."""
+    if executor is None:
+        yield from (evaluate(model, part, metrics, position) for part in parts)
+        return
+    # Threads share the model; whatever else there is may be another process.
+    threads = isinstance(executor, ThreadPoolExecutor)
+    work = partial(evaluate, model) if threads else partial(evaluate_elsewhere, spec_of(model))
+    waiting: deque[Future[list[tuple[float, ...]]]] = deque()
+    try:
+        for part in parts:
+            waiting.append(executor.submit(work, part, metrics, position))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
