@@ -13,9 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mi_ref import analysis as analysis, testing as testing
+    from mi_ref import analysis as analysis, do as do, testing as testing
     from mi_ref.backend import Backend as Backend, get_backend as get_backend
     from mi_ref.cache import Cache as Cache
+    from mi_ref.edit_files import load_edits as load_edits, save_edits as save_edits
     from mi_ref.errors import (
         BackendError as BackendError,
         ConfigError as ConfigError,
@@ -62,11 +63,13 @@ _HOME = {
     "from_pretrained": "loading",
     "get_backend": "backend",
     "inspect_checkpoint": "inspection",
+    "load_edits": "edit_files",
+    "save_edits": "edit_files",
     "state_knockout": "state_interventions",
     "state_steering": "state_interventions",
     "token_removal": "state_interventions",
 }
-_MODULES = ("analysis", "testing")
+_MODULES = ("analysis", "do", "testing")
 
 __all__ = sorted([*_HOME, *_MODULES])
 

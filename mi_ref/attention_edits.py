@@ -13,7 +13,7 @@ from mi_ref._typing import Array
 from mi_ref.errors import HookError
 from mi_ref.hook_points import HookPoint
 from mi_ref.hooks import Hook
-from mi_ref.interventions import Intervention, Places, backend_of, indices
+from mi_ref.interventions import Intervention, Places, backend_of, indices, plain_places
 from mi_ref.sites import at
 
 
@@ -26,10 +26,7 @@ class EdgeEdit(Intervention):
 
     def __post_init__(self) -> None:
         Intervention.__post_init__(self)
-        keys = self.keys
-        if keys is not None and not isinstance(keys, slice):
-            listed = (keys,) if isinstance(keys, int) else tuple(keys)
-            object.__setattr__(self, "keys", listed)
+        object.__setattr__(self, "keys", plain_places(self.keys, "keys"))
 
     def edges(self, x: Array, hook: Hook) -> Array:
         """Return which edges are meant: [batch, head, query_pos, key_pos], or broadcasting."""

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from mi_ref._typing import Array
 from mi_ref.backend import Backend
+from mi_ref.padding import Padding
 from mi_ref.selection import Selector
 from mi_ref.sites import Point
 
@@ -24,6 +25,8 @@ class Hook:
     """Which position this is, at ``at.rwkv_state``, where each is edited on its own."""
     n_pos: int | None = None
     """How many positions the prompt has."""
+    padding: Padding | None = field(default=None, repr=False)
+    """Which columns of each row are tokens; None if all are."""
     backend: Backend | None = field(default=None, repr=False, compare=False)
     """Of the array: ``hook.backend.xp`` is its namespace."""
 

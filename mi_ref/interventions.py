@@ -57,7 +57,7 @@ class Intervention(ABC):
     def __post_init__(self) -> None:
         # Whatever came in, plain tuples stay: they print, compare, hash and go to JSON.
         for what in _AXES:
-            object.__setattr__(self, what, _plain(getattr(self, what), what))
+            object.__setattr__(self, what, plain_places(getattr(self, what), what))
 
     @abstractmethod
     def change(self, x: Array, hook: Hook) -> Array:
@@ -173,8 +173,7 @@ def as_array(value: Any, x: Array, backend: Backend) -> Array:
         else:
             value = backend.from_host(value)
     value = backend.xp.astype(value, x.dtype, copy=False)
-    shape = (1,) * (x.ndim - value.ndim) + tuple(value.shape)
-    if len(shape) != x.ndim or any(a not in (1, b) for a, b in zip(shape, x.shape, strict=True)):
+    if not broadcasts(value.shape, x.shape):
         raise ShapeError(
             f"an array of shape {tuple(value.shape)} does not broadcast to the activation's"
             f" {tuple(x.shape)}."
@@ -182,18 +181,53 @@ def as_array(value: Any, x: Array, backend: Backend) -> Array:
     return value
 
 
-def _plain(chosen: Any, what: str) -> Places:
+def shape_of(value: Any) -> tuple[int, ...]:
+    """Return the shape of an array or nested sequence.
+
+    Raises
+    ------
+    ShapeError
+        If the sequence is ragged.
+    """
+    if hasattr(value, "shape"):
+        return tuple(value.shape)
+    if not isinstance(value, Sequence):
+        return ()
+    inner = {shape_of(item) for item in value}
+    if len(inner) > 1:
+        raise ShapeError(f"a nested sequence is ragged: it holds shapes {sorted(inner)}.")
+    return (len(value), *(next(iter(inner)) if inner else ()))
+
+
+def broadcasts(shape: Sequence[int], sizes: Sequence[int]) -> bool:
+    """Whether an array of `shape` stretches to exactly `sizes`."""
+    ends = list(sizes)[len(sizes) - len(shape) :]
+    return len(shape) <= len(sizes) and all(a in (1, b) for a, b in zip(shape, ends, strict=True))
+
+
+def plain_places(chosen: Any, what: str) -> Places:
+    """Return places as a slice, a tuple of Python's own numbers or truth values, or None.
+
+    Raises
+    ------
+    HookError
+        If they are something else.
+    """
     if chosen is None or isinstance(chosen, slice):
         return chosen
     listed = chosen.tolist() if hasattr(chosen, "tolist") else chosen
     if isinstance(listed, SupportsIndex) and not isinstance(listed, bool):
         return (index(listed),)
     try:
-        return tuple(n if isinstance(n, bool) else index(n) for n in listed)
+        own = [n.tolist() if hasattr(n, "tolist") else n for n in listed]
+        found = tuple(n if isinstance(n, bool) else index(n) for n in own)
     except TypeError:
         raise HookError(
             f"{what}={chosen!r}: it is an index, a slice, several, or a mask."
         ) from None
+    if len({isinstance(n, bool) for n in found}) > 1:
+        raise HookError(f"{what}={chosen!r} mixes indices with true and false.")
+    return found
 
 
 def _is_plain(value: Any) -> bool:

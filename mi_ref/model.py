@@ -86,6 +86,7 @@ class Model(TextMethods, WeightViews):
         prepend_bos: bool | None = None,
         padding_side: PaddingSide = "right",
         attention_mask: Any = None,
+        check_edits: bool = False,
     ) -> Run:
         """Run the model on a prompt. Pure: nothing of the call remains in the model.
 
@@ -118,6 +119,9 @@ class Model(TextMethods, WeightViews):
             what flows at pads means nothing. ``run.padding`` says where they are.
         attention_mask : Array, nested sequence, or None
             For token ids that hold pads: ``[batch, pos]``, 1 for a token and 0 for a pad.
+        check_edits : bool
+            Whether an edit that changes no value at its point is an error, so that a steering
+            vector at the wrong place is noticed.
 
         Returns
         -------
@@ -126,7 +130,7 @@ class Model(TextMethods, WeightViews):
         Raises
         ------
         HookError
-            If a hook names nothing that this call passes.
+            If a hook names nothing that this call passes; or as `check_edits` says.
         TokenError
             If the prompt is empty or holds ids out of range.
         ShapeError
@@ -161,6 +165,8 @@ class Model(TextMethods, WeightViews):
             out_pos=1 if logits == "last" else start.n_pos,
             like=self.params.embed,
             backend=self.backend,
+            padding=start.padding,
+            check_edits=check_edits,
         )
         tap, padding, resid = plan.tap(None), start.padding, start.resid
         if start.tokens is not None:

@@ -6,18 +6,19 @@ seeing the last one's result, then the other captures. Nothing outlives the call
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import index
-from typing import SupportsIndex
 
 from mi_ref._typing import Array
 from mi_ref.backend import Backend
+from mi_ref.edit_guard import Watched, refuse_idle
 from mi_ref.errors import HookError
 from mi_ref.fits import check_fits
 from mi_ref.hook_points import HookPoint, HookPoints
 from mi_ref.hooks import Capture, CaptureLike, Edit, Edits, Hook, Positions
 from mi_ref.interventions import Intervention
+from mi_ref.kept_positions import kept_positions, pos_axis
+from mi_ref.padding import Padding
 from mi_ref.selection import Selector, select
 from mi_ref.sites import Point, Site, at
 from mi_ref.steps import Steps
@@ -51,6 +52,10 @@ class HookPlan:
         Any array of the model: activations share its type, dtype and device.
     backend : Backend
         Of the model.
+    padding : Padding or None
+        Where each row's tokens stand, if there are pads.
+    check_edits : bool
+        Whether `check_fired` refuses edits that changed nothing.
 
     Raises
     ------
@@ -73,8 +78,12 @@ class HookPlan:
         out_pos: int,
         like: Array,
         backend: Backend,
+        padding: Padding | None,
+        check_edits: bool,
     ) -> None:
         self._backend = backend
+        self._padding = padding
+        self._watched: list[Watched] | None = [] if check_edits else None
         self._like = like
         self._size = (batch, n_pos, out_pos)
         self._actions: dict[Point, _Actions] = {}
@@ -103,13 +112,14 @@ class HookPlan:
         return NO_TAP if points is None else Tap(self, points)
 
     def check_fired(self) -> None:
-        """Refuse to return from a pass that did not come by every point asked for."""
+        """Refuse to return from a pass that missed a point, or whose edits did nothing."""
         missed = [repr(point) for point in self._actions if point not in self._fired]
         if missed:
             raise HookError(
                 f"the forward pass never came by {', '.join(missed)}, so the result would lack"
                 " what was asked for. This is a defect of mi_ref: report it with your call."
             )
+        refuse_idle(self._watched or ())
 
     def edits(self, point: Point) -> bool:
         """Whether this call edits at `point`, at which something is asked."""
@@ -123,7 +133,7 @@ class HookPlan:
         chosen: list[int] = []
         if wanted is not None:
             everywhere = range(n_pos) if wanted.pos is None else wanted.pos
-            chosen = _indices(everywhere, actions.entry, n_pos)
+            chosen = kept_positions(everywhere, actions.entry, n_pos)
 
         def edit_all(x: Array, pos: int) -> Array:
             for edit in actions.edits:
@@ -162,19 +172,23 @@ class HookPlan:
                 f" pos={options[1]}). A call keeps one array per point: use two calls."
             )
         if wanted.pos is not None:
-            _indices(wanted.pos, actions.entry, self._size[1])
+            kept_positions(wanted.pos, actions.entry, self._size[1])
         actions.capture = wanted
 
     def _add_edit(self, points: HookPoints, point: Point, edit: Edit) -> None:
         actions = self._actions.setdefault(point, _Actions(points.at(point)))
         if not actions.entry.editable:
             raise HookError(f"{point!r} can be captured but not edited: it is derived from others.")
+        batch, n_pos, out_pos = self._size
+        here = out_pos if point is at.logits else n_pos
         if isinstance(edit, Intervention):
-            edit.check(actions.entry, self._size[0], self._size[1])
+            edit.check(actions.entry, batch, here)
         if not callable(edit):
-            batch, n_pos, out_pos = self._size
-            shape = actions.entry.sizes(batch, out_pos if point is at.logits else n_pos)
+            shape = actions.entry.sizes(batch, here)
             check_fits(edit, shape, self._like, actions.entry, "the replacement")
+        if self._watched is not None:
+            edit = Watched(edit, point, self._backend)
+            self._watched.append(edit)
         actions.edits.append(edit)
 
     def _apply(self, edit: Edit, x: Array, entry: HookPoint, pos: int | None = None) -> Array:
@@ -186,7 +200,9 @@ class HookPlan:
         # it gets a copy, because x may be a capture of another point too.
         own = self._backend.xp.asarray(x, copy=True)
         point = entry.point
-        where = Hook(str(point), point.layer, point, pos, self._size[1], self._backend)
+        where = Hook(
+            str(point), point.layer, point, pos, self._size[1], self._padding, self._backend
+        )
         changed = edit(own, where)
         if changed is None:
             return own
@@ -196,8 +212,8 @@ class HookPlan:
     def _cut(self, x: Array, entry: HookPoint, pos: Positions | None) -> Array:
         if pos is None:
             return x
-        axis = _pos_axis(entry)
-        chosen = _indices(pos, entry, x.shape[axis])
+        axis = pos_axis(entry)
+        chosen = kept_positions(pos, entry, x.shape[axis])
         xp = self._backend.xp
         return xp.take(x, xp.asarray(chosen, device=x.device), axis=axis)
 
@@ -271,25 +287,3 @@ def _pairs(edits: Edits) -> list[tuple[Selector, Edit]]:
             " edits=[(at.z[0], function)] or edits={at.z[0]: function}."
         )
     return pairs
-
-
-def _pos_axis(entry: HookPoint) -> int:
-    return next(i for i, axis in enumerate(entry.axes) if axis in ("pos", "query_pos"))
-
-
-def _indices(pos: Positions, entry: HookPoint, n_pos: int) -> list[int]:
-    """Return `pos` as indices counted from the front."""
-    if isinstance(pos, slice):
-        wanted = list(range(*pos.indices(n_pos)))
-    else:
-        given = list(pos) if isinstance(pos, Sized) else [pos]
-        # A mask of true and false would pass as positions 1 and 0.
-        if any(isinstance(i, bool) or not isinstance(i, SupportsIndex) for i in given):
-            raise HookError(f"pos={pos!r} of {entry.point!r} is no position, slice or sequence.")
-        wanted = [index(i) for i in given]
-    if not wanted:
-        raise HookError(f"pos={pos!r} of {entry.point!r} keeps none of the {n_pos} positions.")
-    outside = [i for i in wanted if not -n_pos <= i < n_pos]
-    if outside:
-        raise HookError(f"pos={outside} of {entry.point!r} lies outside the {n_pos} positions.")
-    return [i % n_pos for i in wanted]

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 from mi_ref._typing import Array
 from mi_ref.errors import HookError, ShapeError
+from mi_ref.hook_points import HookPoint
 from mi_ref.hooks import Hook
-from mi_ref.interventions import Intervention, as_array, backend_of, indices
+from mi_ref.interventions import (
+    Intervention,
+    as_array,
+    backend_of,
+    broadcasts,
+    indices,
+    shape_of,
+)
+from mi_ref.sites import at
 
 MeanOver = Literal["batch", "pos"]
 
@@ -25,22 +34,49 @@ class Replace(Intervention):
         """Return the value in the shape of `x`."""
         return backend_of(hook).xp.broadcast_to(self._spread(x, hook), x.shape)
 
+    def check(self, entry: HookPoint, batch: int, n_pos: int) -> None:
+        """Refuse places that there are not, and a value that does not fit."""
+        Intervention.check(self, entry, batch, n_pos)
+        shape = shape_of(self.value)
+        # The state passes position by position.
+        sizes = entry.sizes(batch, 1 if entry.point.site is at.rwkv_state else n_pos)
+        axis = self._own_axis(entry.axes, shape, sizes, n_pos)
+        if axis is not None:
+            shape = (*shape[:axis], 1, *shape[len(shape) + axis + 1 :])
+        if not broadcasts(shape, sizes):
+            raise ShapeError(
+                f"{self!r} at {entry.point!r}: a value of shape {shape_of(self.value)} does not"
+                f" broadcast to {sizes} ({' '.join(entry.axes)}), nor has it one entry for each"
+                " position named."
+            )
+
+    def _own_axis(
+        self, axes: Sequence[str], shape: Sequence[int], sizes: Sequence[int], n_pos: int
+    ) -> int | None:
+        """Return the axis, from the end, that has one entry for each chosen position."""
+        if self.positions is None or "pos" not in axes:
+            return None
+        axis = axes.index("pos") - len(axes)
+        if len(shape) < -axis or shape[axis] in (1, sizes[axis]):
+            return None
+        return axis if shape[axis] == len(indices(self.positions, n_pos)) else None
+
     def _spread(self, x: Array, hook: Hook) -> Array:
         """Return the value; one for each chosen position is put where its position is."""
-        backend, axes = backend_of(hook), hook.point.site.axes
-        value = self.value
-        if hook.pos is not None or self.positions is None or "pos" not in axes:
+        backend, value = backend_of(hook), self.value
+        n_pos = x.shape[1] if hook.pos is None or hook.n_pos is None else hook.n_pos
+        shape = shape_of(value)
+        axis = self._own_axis(hook.point.site.axes, shape, x.shape, n_pos)
+        if axis is None:
             return as_array(value, x, backend)
-        axis = axes.index("pos") - len(axes)
-        chosen = indices(self.positions, x.shape[axis])
-        shape = tuple(getattr(value, "shape", ()))
-        if len(shape) < -axis or shape[axis] != len(chosen) or shape[axis] in (1, x.shape[axis]):
-            return as_array(value, x, backend)
-        place = {pos: n for n, pos in enumerate(chosen)}
-        order = [place.get(pos, 0) for pos in range(x.shape[axis])]
-        value = value if isinstance(value, type(x)) else backend.from_host(value)
-        taken = backend.xp.asarray(order, dtype=backend.xp.int64, device=x.device)
-        return as_array(backend.xp.take(value, taken, axis=len(shape) + axis), x, backend)
+        place = {pos: n for n, pos in enumerate(indices(self.positions, n_pos))}
+        passing = range(n_pos) if hook.pos is None else (hook.pos,)
+        order = [place.get(pos, 0) for pos in passing]
+        xp = backend.xp
+        if not isinstance(value, type(x)):
+            value = backend.from_host(value) if hasattr(value, "__array__") else xp.asarray(value)
+        taken = xp.asarray(order, dtype=xp.int64, device=x.device)
+        return as_array(xp.take(value, taken, axis=len(shape) + axis), x, backend)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -81,7 +117,7 @@ class Fill(Intervention):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Mean(Intervention):
-    """Put the activation's own mean over rows or positions in the place of each."""
+    """Put the activation's own mean over rows or positions, pads left out, in the place of each."""
 
     name: ClassVar[str] = "mean"
     over: tuple[MeanOver, ...] = ("batch",)
@@ -93,8 +129,17 @@ class Mean(Intervention):
             raise HookError(f"{self!r} at {hook.name}, which has no axis {', '.join(missing)}.")
         if hook.pos is not None and "pos" in self.over:
             raise HookError(f"{self!r} at {hook.name}: its positions pass one by one.")
-        mean = xp.mean(x, axis=tuple(axes.index(axis) for axis in self.over), keepdims=True)
-        return xp.broadcast_to(mean, x.shape)
+        over = tuple(axes.index(axis) for axis in self.over)
+        if hook.padding is None or "pos" not in axes:
+            return xp.broadcast_to(xp.mean(x, axis=over, keepdims=True), x.shape)
+        tokens = hook.padding.mask(backend_of(hook))
+        if hook.pos is not None:
+            tokens = tokens[:, hook.pos : hook.pos + 1]
+        there = xp.reshape(xp.astype(tokens, x.dtype), (*tokens.shape, *(1,) * (x.ndim - 2)))
+        count = xp.sum(there, axis=over, keepdims=True)
+        # Where all are pads, any finite number will do.
+        count = xp.where(count > 0, count, xp.ones_like(count))
+        return xp.broadcast_to(xp.sum(x * there, axis=over, keepdims=True) / count, x.shape)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -103,6 +148,16 @@ class ProjectOut(Intervention):
 
     name: ClassVar[str] = "project_out"
     direction: Any = field(default=None, compare=False)
+
+    def check(self, entry: HookPoint, batch: int, n_pos: int) -> None:
+        """Refuse places that there are not, and a direction of another width."""
+        Intervention.check(self, entry, batch, n_pos)
+        sizes, shape = entry.sizes(batch, n_pos), shape_of(self.direction)
+        if not broadcasts(shape, sizes) or shape[-1:] != sizes[-1:]:
+            raise ShapeError(
+                f"{self!r} at {entry.point!r}: a direction of shape {shape} is no direction in"
+                f" {sizes} ({' '.join(entry.axes)})."
+            )
 
     def change(self, x: Array, hook: Hook) -> Array:
         """Return `x` without that part."""
@@ -149,5 +204,5 @@ class Bypass(Intervention):
         return xp.take(x, xp.asarray(source, dtype=xp.int64, device=x.device), axis=1)
 
     def mask(self, x: Array, hook: Hook) -> Array | None:
-        """Return None: the positions after the chosen ones are those that change."""
-        return None
+        """Return the rows meant: the positions after the chosen ones are those that change."""
+        return Intervention.mask(replace(self, positions=None), x, hook)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_it_knows_the_capitals(clause: str, share: float, atlas: Model) -> None:
     assert sum(right) >= share * len(rows)
 
 
-def copied(model: Model, edits: object = ()) -> float:
+def copied(model: Model, edits: Any = ()) -> float:
     """Return the share of a repeated sequence's second copy that is predicted."""
     generator = np.random.default_rng(0)
     copy = generator.integers(300, model.cfg.d_vocab, (ROWS, PERIOD))

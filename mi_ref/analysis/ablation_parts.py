@@ -1,0 +1,156 @@
+"""The parts that an ablation takes away, one at a time, and what it puts in their place."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from mi_ref import do
+from mi_ref._typing import Array
+from mi_ref.errors import ShapeError
+from mi_ref.hooks import Edit
+from mi_ref.model import Model
+from mi_ref.selection import Selector
+from mi_ref.sites import LayerSite, Point, at
+
+What: TypeAlias = Literal["head", "attn", "mlp", "layer", "neuron"]
+Method: TypeAlias = Literal["zero", "mean", "resample"]
+Replacement: TypeAlias = dict[Point, Array] | None
+"""What to put at each point, broadcasting to ``[1, pos, …]``; None for zeros."""
+
+SITES: dict[What, tuple[LayerSite, ...]] = {
+    "head": (at.z,),
+    "attn": (at.attn_out,),
+    "mlp": (at.mlp_out,),
+    "layer": (at.attn_out, at.mlp_out),
+    "neuron": (at.post,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One head, neuron or whole output of a layer."""
+
+    what: What
+    layer: int
+    index: int | None
+
+    @property
+    def points(self) -> tuple[Point, ...]:
+        """Where its output passes."""
+        return tuple(site[self.layer] for site in SITES[self.what])
+
+
+def every_part(
+    model: Model, what: What, layers: Sequence[int] | None, indices: Sequence[int] | None
+) -> list[Part]:
+    """Return the parts to ablate, by layer.
+
+    Raises
+    ------
+    ShapeError
+        If a layer, a head or a neuron lies outside, or `indices` are given of whole parts.
+    """
+    if what not in SITES:
+        raise ValueError(f"what={what!r}: it is {', '.join(map(repr, SITES))}.")
+    chosen = _inside("layers", layers, model.cfg.n_layers)
+    sizes = {"head": model.cfg.n_heads, "neuron": model.cfg.d_mlp}
+    if what not in sizes:
+        if indices is not None:
+            raise ShapeError(f"indices={list(indices)}: a layer has one {what} only.")
+        return [Part(what, layer, None) for layer in chosen]
+    each = _inside("indices", indices, sizes[what])
+    return [Part(what, layer, index) for layer in chosen for index in each]
+
+
+def edits_of(
+    part: Part, value: Replacement, positions: Sequence[int]
+) -> list[tuple[Selector, Edit]]:
+    """Return the edits that put `value` in the place of a part at some positions."""
+    where = do.Where(positions=tuple(positions))
+    if part.what == "head":
+        where["heads"] = part.index
+    elif part.what == "neuron":
+        where["neurons"] = part.index
+    if value is None:
+        return [(point, do.zero(**where)) for point in part.points]
+    return [(point, do.replace(value[point], **where)) for point in part.points]
+
+
+def replacements(
+    model: Model,
+    ids: Sequence[int],
+    parts: Sequence[Part],
+    method: Method,
+    reference: Sequence[str] | Sequence[Sequence[int]],
+    *,
+    draws: int,
+    seed: int,
+    prepend_bos: bool | None,
+) -> tuple[tuple[tuple[int, ...], ...], list[Replacement], tuple[int, ...]]:
+    """Return the reference prompts' ids, what to put in the parts' place, and what was drawn.
+
+    Raises
+    ------
+    ShapeError
+        If there are no reference prompts, or too many for the method, or of other lengths.
+    """
+    if method not in ("zero", "mean", "resample"):
+        raise ValueError(f"method={method!r}: it is 'zero', 'mean' or 'resample'.")
+    if method == "zero":
+        if len(reference):
+            raise ShapeError("zero ablation needs no reference prompts: choose another method.")
+        return (), [None], ()
+    if isinstance(reference, str) or not len(reference):
+        raise ShapeError(f"{method} ablation needs reference=: a sequence of prompts.")
+    host = model.backend.to_host
+    rows = [model.to_tokens(prompt, prepend_bos=prepend_bos) for prompt in reference]
+    refs = tuple(tuple(host(row)[0, :].tolist()) for row in rows)
+    points = list(dict.fromkeys(point for part in parts for point in part.points))
+    if method == "mean":
+        return refs, [_means(model, refs, points)], ()
+    _same_length(model, ids, refs)
+    if draws < 1:
+        raise ShapeError(f"draws={draws}: at least one reference prompt has to be drawn.")
+    drawn = tuple(random.Random(seed).choices(range(len(refs)), k=draws))
+    kept = {n: _activations(model, refs[n], points) for n in sorted(set(drawn))}
+    return refs, [kept[n] for n in drawn], drawn
+
+
+def _activations(model: Model, ids: Sequence[int], points: Sequence[Point]) -> dict[Point, Array]:
+    run = model.run(list(ids), capture=points, logits="none")
+    return {point: run[point] for point in points}
+
+
+def _means(
+    model: Model, refs: Sequence[Sequence[int]], points: Sequence[Point]
+) -> dict[Point, Array]:
+    """Return the mean over all tokens of all prompts, ``[1, 1, …]`` at each point."""
+    xp = model.backend.xp
+    sums: dict[Point, Array] = {}
+    for ids in refs:
+        for point, x in _activations(model, ids, points).items():
+            total = xp.sum(x, axis=1, keepdims=True)
+            sums[point] = sums[point] + total if point in sums else total
+    n_tokens = sum(map(len, refs))
+    return {point: total / n_tokens for point, total in sums.items()}
+
+
+def _same_length(model: Model, ids: Sequence[int], refs: Sequence[Sequence[int]]) -> None:
+    for row in refs:
+        if len(row) != len(ids):
+            own, other = ([model.token_string(n) for n in tokens] for tokens in (ids, row))
+            raise ShapeError(
+                f"resampling puts position for position: the prompt has {len(ids)} tokens, {own},"
+                f" and a reference prompt {len(row)}, {other}. Choose prompts of one length."
+            )
+
+
+def _inside(what: str, chosen: Sequence[int] | None, size: int) -> list[int]:
+    if chosen is None:
+        return list(range(size))
+    if not chosen or any(not -size <= n < size for n in chosen):
+        raise ShapeError(f"{what}={list(chosen)}: name some of 0 to {size - 1}.")
+    return list(dict.fromkeys(n % size for n in chosen))

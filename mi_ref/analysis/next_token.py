@@ -1,0 +1,57 @@
+"""What a run makes of one prompt's next token, measured against an untouched run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mi_ref._typing import Array, Float
+from mi_ref.analysis.distributions import kl_divergence, log_softmax
+from mi_ref.analysis.lens import token_id
+from mi_ref.model import Model
+from mi_ref.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The next token after an intervention."""
+
+    probability: float
+    """Of the target."""
+    kl: float
+    """KL(untouched ‖ this) in nats: what is lost by predicting as this run does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Untouched:
+    """The prediction of a run without edits, and the token to follow."""
+
+    target: int
+    log_probs: Float[Array, " d_vocab"]
+    model: Model
+
+    @property
+    def token(self) -> str:
+        """The target as text."""
+        return self.model.token_string(self.target)
+
+    def outcome(self, run: Run) -> Outcome:
+        """Measure another run's last position."""
+        xp, host = self.model.backend.xp, self.model.backend.to_host
+        log_probs = log_softmax(run.logits_at(), xp=xp)
+        kl = kl_divergence(self.log_probs, log_probs, xp=xp)
+        return Outcome(float(host(xp.exp(log_probs))[self.target]), float(host(kl)))
+
+
+def untouched(run: Run, target: str | int | None) -> Untouched:
+    """Return a run as what others are measured against.
+
+    Parameters
+    ----------
+    run : Run
+        Without edits, with logits at its last position.
+    target : str, int or None
+        One token; None for the one that the run finds likeliest.
+    """
+    model = run.model
+    wanted = run.top(1)[0].id if target is None else token_id(model, target)
+    return Untouched(wanted, log_softmax(run.logits_at(), xp=model.backend.xp), model)

@@ -1,0 +1,147 @@
+"""What adding a steering vector does to a prediction, at every strength.
+
+Source: Turner et al. 2023, arXiv:2308.10248; strengths as in candle-mi.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mi_ref.analysis.lens_views import chance
+from mi_ref.analysis.next_token import Outcome, untouched
+from mi_ref.analysis.progress import tracked
+from mi_ref.analysis.prompt_pair import one_prompt
+from mi_ref.analysis.result import Result, record_of
+from mi_ref.analysis.steering import SteeringVector
+from mi_ref.errors import ShapeError
+from mi_ref.model import Model
+from mi_ref.points import GlobalSite, LayerPoint
+from mi_ref.tables import Table
+from mi_ref.text import Prompt
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class DoseResponse(Result):
+    """What adding a steering vector does at several strengths.
+
+    Attributes
+    ----------
+    scales : tuple of float
+        What the vector was multiplied with.
+    outcomes : tuple of Outcome
+        For each scale: the target's probability, and KL(unsteered ‖ steered) in nats.
+    unsteered : float
+        The target's probability without steering.
+    target, target_token : int, str
+        The token followed.
+    point : LayerPoint or GlobalSite
+        Where the vector was added.
+    positions : tuple of int or None
+        To which positions; None for all.
+    tokens : tuple of int
+        The prompt's.
+    """
+
+    scales: tuple[float, ...]
+    outcomes: tuple[Outcome, ...]
+    unsteered: float
+    target: int
+    target_token: str
+    point: LayerPoint | GlobalSite
+    positions: tuple[int, ...] | None
+    tokens: tuple[int, ...]
+    model: Model = field(compare=False)
+
+    def table(self) -> Table:
+        """Return one row per strength."""
+        title = f"{self.target_token!r} without steering: {chance(self.unsteered)}"
+        table = Table([">scale", ">p(target)", ">KL"], title)
+        for scale, each in zip(self.scales, self.outcomes, strict=True):
+            table.add(f"{scale:g}", chance(each.probability), f"{each.kl:.4f}")
+        return table
+
+    def record(self) -> dict[str, Any]:
+        """Return everything but the vector."""
+        return record_of(
+            self.model,
+            "dose_response",
+            self.tokens,
+            units={"kl": "nats, KL(unsteered || steered)"},
+            point=str(self.point),
+            positions=None if self.positions is None else list(self.positions),
+            target={"id": self.target, "token": self.target_token, "unsteered": self.unsteered},
+            doses=[
+                {"scale": scale, "probability": each.probability, "kl": each.kl}
+                for scale, each in zip(self.scales, self.outcomes, strict=True)
+            ],
+        )
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw the target's probability over the strength."""
+        from mi_ref.analysis.plots import curves
+
+        doses = sorted([(0.0, self.unsteered), *zip(self.scales, self._chances(), strict=True)])
+        name = f"p({self.target_token!r})"
+        curves(path, [scale for scale, _ in doses], {name: [p for _, p in doses]},
+               title=f"Steering at {self.point!r}", x_label="times the vector",
+               y_label=name)  # fmt: skip
+
+    def _chances(self) -> list[float]:
+        return [each.probability for each in self.outcomes]
+
+
+def dose_response(
+    model: Model,
+    prompt: Prompt,
+    vector: SteeringVector,
+    scales: Sequence[float] = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
+    *,
+    target: str | int | None = None,
+    positions: Sequence[int] | None = None,
+    prepend_bos: bool | None = None,
+) -> DoseResponse:
+    """Add a steering vector at several strengths and see what the model then predicts.
+
+    Parameters
+    ----------
+    model : Model
+        The one that the vector is of.
+    prompt : str, sequence of int, or Array
+        One prompt.
+    vector : SteeringVector
+        What to add, where it was read.
+    scales : sequence of float
+        Strengths; negative ones steer away.
+    target : str, int or None
+        The token to follow; None for the likeliest without steering.
+    positions : sequence of int or None
+        Where to add it; None for every position.
+    prepend_bos : bool or None
+        As for `Model.run`.
+    """
+    if vector.model is not model:
+        raise ShapeError(f"the vector is of {vector.model.source.name}, not of this model.")
+    if not scales:
+        raise ShapeError("scales is empty: name at least one strength.")
+    tokens = one_prompt(model, prompt, prepend_bos)
+    clean = model.run(tokens, logits="last")
+    base = untouched(clean, target)
+    where = None if positions is None else tuple(positions)
+    outcomes = [
+        base.outcome(model.run(tokens, logits="last", edits=[vector.edit(s, positions=where)]))
+        for s in tracked(scales, "doses")
+    ]
+    return DoseResponse(
+        scales=tuple(map(float, scales)),
+        outcomes=tuple(outcomes),
+        unsteered=base.outcome(clean).probability,
+        target=base.target,
+        target_token=base.token,
+        point=vector.point,
+        positions=where,
+        tokens=tokens,
+        model=model,
+    )

@@ -1,0 +1,69 @@
+"""Edits that changed nothing, noticed: what ``model.run(..., check_edits=True)`` watches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mi_ref._typing import Array
+from mi_ref.backend import Backend
+from mi_ref.errors import HookError
+from mi_ref.hooks import Edit, Hook
+from mi_ref.interventions import Intervention
+from mi_ref.sites import Point
+
+
+@dataclass(slots=True)
+class Watched:
+    """An edit at one point that remembers whether it ever changed a value there."""
+
+    edit: Edit
+    point: Point
+    backend: Backend
+    changed: bool = field(default=False, init=False)
+
+    def __call__(self, x: Array, hook: Hook) -> Array:
+        """Return what the edit makes of `x`."""
+        before = self.backend.xp.asarray(x, copy=True)
+        if callable(self.edit):
+            after = self.edit(x, hook)
+            after = x if after is None else after
+        else:
+            after = self.edit if hook.pos is None else self.edit[:, hook.pos : hook.pos + 1, ...]
+        self.changed = self.changed or self._differs(before, after)
+        return after
+
+    def _differs(self, before: Array, after: Array) -> bool:
+        # What does not fit is refused by the caller, with more to say.
+        if type(after) is not type(before) or after.shape != before.shape:
+            return True
+        xp = self.backend.xp
+        both_nan = xp.logical_and(before != before, after != after)
+        return not bool(xp.all(xp.logical_or(before == after, both_nan)))
+
+    def __str__(self) -> str:
+        edit = self.edit
+        if isinstance(edit, Intervention):
+            said = repr(edit)
+        elif callable(edit):
+            said = f"the function {getattr(edit, '__qualname__', repr(edit))}"
+        else:
+            said = f"an array of shape {tuple(edit.shape)}"
+        return f"{said} at {self.point!r}"
+
+
+def refuse_idle(watched: Iterable[Watched]) -> None:
+    """Refuse edits that left every value at their point as it was.
+
+    Raises
+    ------
+    HookError
+        Listing all of them.
+    """
+    idle = [str(each) for each in watched if not each.changed]
+    if idle:
+        raise HookError(
+            f"check_edits=True: {len(idle)} edit{'s' * (len(idle) > 1)} changed no value where"
+            f" {'they act' if len(idle) > 1 else 'it acts'}: {'; '.join(idle)}. Look at the"
+            " positions, heads and rows, and at the array; or leave check_edits out."
+        )
