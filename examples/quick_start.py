@@ -1,0 +1,46 @@
+"""Load a model, look at its prediction, capture what flows, change it.
+
+The table has one row per layer: how long the residual stream is at the last token after it, and
+what the model would predict had its attention, or its MLP, added nothing. Runs offline on the
+bundled model, or with any checkpoint's name as argument, recurrent ones too::
+
+    python examples/quick_start.py [MODEL]
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+import mi_ref
+from mi_ref import LayerSite, Model, at, do
+from mi_ref.tables import Table
+
+PROMPT = "The capital of France is"
+
+
+def without(model: Model, site: LayerSite, layer: int) -> str:
+    """Return the likeliest token, with its probability, if one layer's part added nothing."""
+    run = model.run(PROMPT, edits=[(site[layer], do.zero())], logits="last")
+    best = run.top(1)[0]
+    return f"{best.token!r} {best.probability:.3f}"
+
+
+def main(name: str = "atlas") -> Table:
+    """Print the prediction; print and return what each layer's parts are worth to it."""
+    model: Model = mi_ref.from_pretrained(name)
+    run = model.run(PROMPT, capture=[at.resid_post[:]])
+    print(run.top(5))
+    headings = [">layer", ">length of resid_post", "without attention", "without MLP"]
+    table = Table(headings, f"after {PROMPT!r}")
+    for layer in range(model.cfg.n_layers):
+        last = model.backend.to_host(run[at.resid_post[layer]])[0, -1]
+        parts = (without(model, site, layer) for site in (at.attn_out, at.mlp_out))
+        table.add(layer, f"{np.linalg.norm(last):.2f}", *parts)
+    table.print()
+    return table
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:2])

@@ -1,0 +1,40 @@
+"""Look inside a recurrent model: its prediction, its state, and what the last token reads.
+
+Prints the likeliest next tokens; how large each head's state is at the end; how long each head
+keeps what it holds, were it for its decay alone; how much of each token's value the last token
+reads from the state; and what changes if the first token writes nothing into it. Runs offline on
+the bundled model, or with any RWKV checkpoint's name as argument::
+
+    python examples/rwkv_inference.py [MODEL [PROMPT]]
+"""
+
+from __future__ import annotations
+
+import sys
+
+import mi_ref
+from mi_ref import Model, state_knockout
+from mi_ref.analysis.comparison import Comparison, compare
+from mi_ref.analysis.rwkv_reads import state_reads
+from mi_ref.analysis.rwkv_state import half_lives
+
+
+def main(name: str = "atlas-rwkv7", prompt: str = "The capital of France is") -> Comparison:
+    """Print what is inside; return what the first token's writes are worth."""
+    model: Model = mi_ref.from_pretrained(name)
+    if not model.cfg.recurrent:
+        raise SystemExit(f"{name} attends and has no state: name an RWKV model.")
+    run = model.run(prompt)
+    print(run.top(5))
+    print("\nlength of each head's state after the last token")
+    for result in (run.state, half_lives(model, prompt), state_reads(model, prompt)):
+        print(result, end="\n\n")
+    first = model.to_str_tokens(prompt)[0]
+    print(f"without what the first token, {first!r}, writes")
+    changed = compare(run, model.run(prompt, edits=state_knockout([0])), top=5)
+    changed.print()
+    return changed
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])

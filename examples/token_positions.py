@@ -1,0 +1,36 @@
+"""Which tokens are the words one means? Positions to patch and to read start here.
+
+Prints where every token stands in the text, in characters and in UTF-8 bytes, which differ as
+soon as a letter has an accent, and which tokens hold one part of it. Runs offline on the bundled
+model, or with any checkpoint, text and part of the text as arguments::
+
+    python examples/token_positions.py [MODEL [TEXT PART]]
+"""
+
+from __future__ import annotations
+
+import sys
+
+import mi_ref
+from mi_ref import Model
+from mi_ref.analysis.token_positions import TokenPositions, convert_positions, token_positions
+
+TEXT, PART = "The Eiffel Tower is located in Paris, France.", " Paris"
+
+
+def main(name: str = "atlas", text: str = TEXT, part: str = PART) -> TokenPositions:
+    """Print and return the tokens; those that hold the part are labelled."""
+    model: Model = mi_ref.from_pretrained(name)
+    found = token_positions(model, text, {"part": part})
+    found.print()
+    held = found.positions("part")
+    tokens = ", ".join(f"{position} {found.encoding.tokens[position]!r}" for position in held)
+    print(f"{part!r} is in: {tokens}")
+    start = text.index(part)
+    begins = convert_positions(found.encoding, [start])[0].exact
+    print(f"Character {start}, its first, {'begins' if begins else 'stands inside'} a token.")
+    return found
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4])
