@@ -181,12 +181,11 @@ class Table:
 
     def __rich__(self) -> Any:
         from rich import box
+        from rich.console import Group
         from rich.table import Table as RichTable
         from rich.text import Text
 
         table = RichTable(
-            title=Text(self._title, style="bold") if self._title else None,
-            title_justify="left",
             box=box.SIMPLE_HEAD,
             pad_edge=False,
             collapse_padding=True,
@@ -204,7 +203,8 @@ class Table:
             # Text, not markup: a token may well contain square brackets.
             cells = (cell if isinstance(cell, Cell) else Text(cell) for cell in row)
             table.add_row(*cells, style=style)
-        return table
+        # Above it, not its own: a table would wrap its title at its own width.
+        return Group(Text(self._title, style="bold"), table) if self._title else table
 
 
 def _cell_html(cell: str | Cell) -> str:

@@ -98,7 +98,7 @@ class AttentionDoseResponse(Result):
         """Return every dose."""
         return record_of(
             self.model,
-            "dose_response",
+            "attention_dose_response",
             self.tokens,
             units={"kl": "nats, KL(before || after)", "logit_change": "after - before"},
             how=self.how,

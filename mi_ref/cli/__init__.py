@@ -1,4 +1,4 @@
-"""The command line: ``mi-ref lens | hooks | tokens | inspect | convert-rwkv``."""
+"""The command line: ``mi-ref lens``, ``hooks``, ``patterns`` and more; one file for each."""
 
 from __future__ import annotations
 
@@ -10,14 +10,28 @@ from collections.abc import Sequence
 from io import TextIOWrapper
 
 from mi_ref.cli import (
+    ablate as ablate,
+    attribute as attribute,
     convert as convert,
+    heads as heads,
     hooks as hooks,
     inspection as inspection,
+    knockout as knockout,
     lens as lens,
+    patch as patch,
+    patterns as patterns,
+    positions as positions,
+    rwkv_state as rwkv_state,
+    steer as steer,
     tokens as tokens,
+    trace as trace,
 )
 from mi_ref.errors import MiRefError
 
+_COMMANDS = (
+    lens, patterns, heads, knockout, steer, patch, trace, ablate, attribute, rwkv_state,
+    hooks, tokens, positions, inspection, convert,
+)  # fmt: skip
 _EPILOG = """\
 example:
   mi-ref lens --prompt "The capital of France is"
@@ -79,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mi-ref {version('mi_ref')}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    for command in (lens, hooks, tokens, inspection, convert):
+    for command in _COMMANDS:
         command.add(commands)
     return parser
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mi_ref.cli import options
+from mi_ref.cli import options, output
 
 _EXAMPLE = "mi-ref inspect HuggingFaceTB/SmolLM-135M"
 
@@ -25,11 +25,11 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    options.check_output(arguments.json)
+    output.check_output(arguments.json)
     from mi_ref.inspection import inspect_checkpoint
 
     found = inspect_checkpoint(arguments.name, revision=arguments.revision)
-    if arguments.json != options.STDOUT:
+    if arguments.json != output.STDOUT:
         found.print()
     if arguments.json is not None:
-        options.write_record(arguments.json, found.record())
+        output.write_record(arguments.json, found.record())

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from math import prod
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from mi_ref.cli import options
+from mi_ref.cli import options, output
 
 if TYPE_CHECKING:
     from mi_ref.analysis import LogitLens
@@ -18,90 +16,59 @@ mi-ref lens --prompt "The capital of France is" --target " Paris" --plot lens.pn
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parents = options.model_options(), options.compute_options(), options.text_options()
-    parser = options.command(
-        commands, "lens", "show what a model predicts after each layer", _EXAMPLE, *parents
+    parser = options.analysis(
+        commands, "lens", "show what a model predicts after each layer", _EXAMPLE
     )
-    parser.add_argument("--prompt", required=True, metavar="TEXT", help="text to continue")
+    options.add_prompt(parser)
+    options.add_target(parser)
     parser.add_argument(
-        "--target", metavar="TOKEN",
-        help="exactly one token to follow, spaces included (default: what the model predicts)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--top", type=_positive, default=5, metavar="K", help="tokens to keep (default: 5)"
+        "--top", type=options.positive, default=5, metavar="K", help="tokens to keep (default: 5)"
     )
     parser.add_argument(
-        "--position", type=_position, action="append", metavar="N",
+        "--position", type=options.place, action="append", metavar="N",
         help="position of the prompt, from 0, or from -1 at its end; may be repeated; or"
         " 'all' for the likeliest token everywhere (default: -1)",
     )  # fmt: skip
-    parser.add_argument("--plot", metavar="PATH", help="draw all positions: .png, .svg or .pdf")
-    options.add_json(parser)
+    options.add_plot(parser, "all positions")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    options.check_output(arguments.json)
-    if arguments.plot is not None:
-        _check_plot(arguments.plot)
-    import mi_ref
+    output.check(arguments)
     from mi_ref.analysis import logit_lens
 
-    model = mi_ref.from_pretrained(
-        arguments.model,
-        backend=arguments.backend,
-        device=arguments.device,
-        dtype=arguments.dtype,
-        revision=arguments.revision,
-        compat=arguments.compat,
-    )
     wanted = arguments.position or [-1]
     everywhere = "all" in wanted
     lens = logit_lens(
-        model,
+        output.open_model(arguments),
         arguments.prompt,
         target=arguments.target,
         top=arguments.top,
         positions=None if everywhere or arguments.plot is not None else wanted,
         prepend_bos=arguments.bos,
     )
-    if arguments.json != options.STDOUT:
+    if arguments.json != output.STDOUT:
         _show(lens, None if everywhere else wanted)
     if arguments.plot is not None:
         lens.plot(arguments.plot)
     if arguments.json is not None:
-        options.write_record(arguments.json, lens.record())
+        output.write_record(arguments.json, lens.record())
 
 
 def _show(lens: LogitLens, positions: list[int] | None) -> None:
     """Print the model, the prompt's tokens, and what was seen, with a conclusion."""
-    model = lens.model
-    cfg, dtype = model.cfg, str(model.dtype).rpartition(".")[2]
-    count = sum(prod(info.shape) for info in model.source.weights.info.values())
-    options.say(
-        (model.source.name, "bold"),
-        f"  {cfg.model_type}, {cfg.n_layers} layers, d_model {cfg.d_model:,}, {count:,} parameters;"
-        f" {model.backend.name} {dtype} on {model.params.embed.device}",
-    )
+    output.print_model(lens.model)
     shown = lens.positions if positions is None else [n % len(lens.tokens) for n in positions]
-    options.say(*_tokens(lens, shown), "\n")
+    output.print_tokens(lens.str_tokens, shown)
     if positions is None:
+        output.say()
         lens.grid(_fitting(lens)).print()
-        options.say(("\n" + lens.summary(), "bold"))
+        output.say(("\n" + lens.summary(), "bold"))
     for number, position in enumerate(positions or ()):
-        if number:
-            options.say("\n")
+        output.say("\n" * min(number, 1))
         lens.print(position)
-        options.say(("\n" + lens.summary(position), "bold"))
-
-
-def _tokens(lens: LogitLens, shown: Sequence[int]) -> list[str | tuple[str, str]]:
-    """Return the prompt's tokens in one line, those looked at in bold."""
-    parts: list[str | tuple[str, str]] = [("tokens", "dim")]
-    for number, token in enumerate(lens.str_tokens):
-        parts += [(f"  {number} ", "dim"), (repr(token), "bold" if number in shown else "")]
-    return parts
+        output.say(("\n" + lens.summary(position), "bold"))
 
 
 def _fitting(lens: LogitLens) -> list[int]:
@@ -114,28 +81,3 @@ def _fitting(lens: LogitLens) -> list[int]:
     room = max((console.width - beside) // (longest + 2), 2)
     step = -(-lens.n_layers // room) if console.is_terminal else 1
     return list(range(lens.n_layers - 1, -1, -step))[::-1]
-
-
-def _position(text: str) -> int | Literal["all"]:
-    if text == "all":
-        return "all"
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor 'all'") from None
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
-
-
-def _check_plot(path: str) -> None:
-    from mi_ref.analysis.lens_plot import check_plot
-
-    options.check_output(path)
-    try:
-        check_plot(path)
-    except (ModuleNotFoundError, ValueError) as error:
-        raise options.OutputError(str(error)) from error

@@ -1,27 +1,24 @@
-"""Options that several commands share, and the paths they write to."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import sys
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from mi_ref.errors import MiRefError
+if TYPE_CHECKING:
+    from mi_ref.interventions import Places
+    from mi_ref.sites import LayerSite
 
-STDOUT = "-"
-
-
-class OutputError(MiRefError):
-    """A result cannot be written where it was asked for."""
+Place: TypeAlias = int | Literal["all"]
+"""A layer, head or position as it was given; negative ones count from the end."""
 
 
 def command(
     commands: Any, name: str, summary: str, example: str, *parents: argparse.ArgumentParser
 ) -> argparse.ArgumentParser:
-    """Add a command and return its parser."""
+    """Add a command and return its parser; ``arguments.refuse(why)`` ends a wrong usage of it."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
@@ -30,15 +27,26 @@ def command(
         parents=parents,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(refuse=parser.error)
     return parser
 
 
-def model_options() -> argparse.ArgumentParser:
+def analysis(
+    commands: Any, name: str, summary: str, example: str, *, model: str = "atlas"
+) -> argparse.ArgumentParser:
+    """Add a command that runs a model, and return its parser."""
+    parents = model_options(model), compute_options(), text_options()
+    parser = command(commands, name, summary, example, *parents)
+    add_json(parser)
+    return parser
+
+
+def model_options(default: str = "atlas") -> argparse.ArgumentParser:
     """Return the options that choose a checkpoint."""
     options = argparse.ArgumentParser(add_help=False)
     options.add_argument(
-        "--model", default="atlas", metavar="NAME",
-        help="bundled model, folder, or Hub repository (default: atlas)",
+        "--model", default=default, metavar="NAME",
+        help=f"bundled model, folder, or Hub repository (default: {default})",
     )  # fmt: skip
     add_revision(options)
     return options
@@ -88,38 +96,108 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
-def check_output(path: str | None) -> None:
-    """Refuse a path that cannot be written to, before anything is computed for it.
+def add_prompt(
+    parser: argparse.ArgumentParser, what: str = "text to continue", *, required: bool = True
+) -> None:
+    """Add the option for a prompt."""
+    parser.add_argument("--prompt", required=required, metavar="TEXT", help=what)
+
+
+def add_target(
+    parser: argparse.ArgumentParser, default: str | None = "what the model predicts"
+) -> None:
+    """Add the option for the token to follow; a default of None makes it a must."""
+    end = "" if default is None else f" (default: {default})"
+    parser.add_argument(
+        "--target", metavar="TOKEN", required=default is None,
+        help=f"exactly one token to follow, spaces included{end}",
+    )  # fmt: skip
+
+
+def add_plot(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the option for a picture of `what`."""
+    parser.add_argument("--plot", metavar="PATH", help=f"draw {what}: .png, .svg or .pdf")
+
+
+def add_places(
+    parser: argparse.ArgumentParser | argparse._ArgumentGroup,
+    name: str,
+    what: str,
+    default: str = "all",
+) -> None:
+    """Add an option that names layers, heads or positions, and may be repeated."""
+    parser.add_argument(
+        name, type=place, action="append", metavar="N",
+        help=f"{what}; may be repeated, or 'all' (default: {default})",
+    )  # fmt: skip
+
+
+def add_sweep(parser: argparse.ArgumentParser) -> None:
+    """Add the options of many runs."""
+    parser.add_argument(
+        "--rows", type=positive, default=16, metavar="N",
+        help="runs to do at a time: memory grows with it (default: 16)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--resume", metavar="PATH", help="keep finished runs in this file, and go on from it"
+    )
+
+
+def chosen(given: Sequence[Place] | None, default: Places = None) -> Places:
+    """Return places as analyses take them, whose word for all is an open slice."""
+    if given is None:
+        return default
+    numbers = [n for n in given if n != "all"]
+    return numbers if len(numbers) == len(given) else slice(None)
+
+
+def numbers(given: Sequence[Place] | None) -> list[int] | None:
+    """Return places as plain numbers; None for all."""
+    plain = [n for n in given or () if n != "all"]
+    return plain if given is not None and len(plain) == len(given) else None
+
+
+def place(text: str) -> Place:
+    """Return a place, or 'all'."""
+    if text == "all":
+        return "all"
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a whole number nor 'all'") from None
+
+
+def positive(text: str) -> int:
+    """Return a whole number above zero."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def finite(text: str) -> float:
+    """Return a number that is neither infinite nor NaN."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
+    return number
+
+
+def layer_site(name: str) -> LayerSite:
+    """Return the site of that name.
 
     Raises
     ------
-    OutputError
-        With the reason.
+    HookError
+        If there is none, or it belongs to no layer.
     """
-    if path is None or path == STDOUT:
-        return
-    folder = Path(path).parent
-    if Path(path).is_dir():
-        raise OutputError(f"{path!r} is a folder: name a file to write.")
-    if not folder.is_dir():
-        raise OutputError(f"{path!r} cannot be written: there is no folder {str(folder)!r}.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise OutputError(f"{path!r} cannot be written: no permission in {str(folder)!r}.")
+    from mi_ref.errors import HookError
+    from mi_ref.naming import named_site
+    from mi_ref.sites import LayerSite
 
-
-def write_record(path: str, record: Mapping[str, Any]) -> None:
-    """Write a record as JSON to a file or, for ``-``, to standard output."""
-    from mi_ref.provenance import json_text, write_json
-
-    if path == STDOUT:
-        sys.stdout.write(json_text(record))
-    else:
-        write_json(path, record)
-
-
-def say(*parts: str | tuple[str, str]) -> None:
-    """Print a line; a part may be a pair of text and rich style."""
-    from rich.console import Console
-    from rich.text import Text
-
-    Console(highlight=False).print(Text.assemble(*parts), soft_wrap=True)
+    site = named_site(name)
+    if not isinstance(site, LayerSite):
+        raise HookError(f"{site!r} belongs to no layer: name a site that layers have.")
+    return site

@@ -74,7 +74,7 @@ def read_config(read: HfConfig) -> DecoderConfig:
     """
     if read.has("norm_eps") or read.has("num_heads"):
         return rwkv6_fla.read_config(read)
-    d_model = read.integer("hidden_size", 4096)
+    d_model = read.integer("hidden_size", 768)
     read.only("attention_hidden_size", (d_model,), f"hidden_size is {d_model}")
     # Older files have no head_size and put it into num_attention_heads.
     d_head = read.integer("head_size" if read.has("head_size") else "num_attention_heads", 64)
@@ -104,5 +104,5 @@ def read_config(read: HfConfig) -> DecoderConfig:
         ),
         n_ctx=lengths[0] if lengths else None,
     )
-    attns = (attn,) * read.integer("num_hidden_layers", 32)
+    attns = (attn,) * read.integer("num_hidden_layers", 24)
     return recurrent_decoder(read, sizes, model_type="rwkv6", d_vocab=65536, attns=attns)

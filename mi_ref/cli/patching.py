@@ -1,0 +1,100 @@
+"""The grids of ``mi-ref patch``: by position, head, neuron, or block of layers."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from mi_ref.cli import options
+
+if TYPE_CHECKING:
+    from mi_ref import Model
+    from mi_ref.analysis.block_patching import BlockPatching
+    from mi_ref.analysis.metrics import Metric
+    from mi_ref.analysis.patching_grid import PatchingGrid
+
+
+def grid(arguments: argparse.Namespace, model: Model) -> PatchingGrid:
+    """Patch positions, heads or neurons."""
+    from mi_ref.analysis.activation_patching import (
+        activation_patching,
+        head_patching,
+        neuron_patching,
+    )
+
+    prompts = model, arguments.clean, arguments.corrupted
+    metric, positions = _metric(arguments, model), options.chosen(arguments.position)
+    site = None if arguments.site is None else options.layer_site(arguments.site)
+    if arguments.by == "neuron":
+        return neuron_patching(
+            *prompts,
+            layer=arguments.layer[0],
+            neurons=options.chosen(arguments.index),
+            positions=positions,
+            direction=arguments.direction,
+            metric=metric,
+            prepend_bos=arguments.bos,
+            rows=arguments.rows,
+            resume=arguments.resume,
+        )
+    if arguments.by == "head":
+        return head_patching(
+            *prompts,
+            site=site,
+            layers=options.chosen(arguments.layer),
+            heads=options.chosen(arguments.index),
+            positions=positions,
+            direction=arguments.direction,
+            metric=metric,
+            prepend_bos=arguments.bos,
+            rows=arguments.rows,
+            resume=arguments.resume,
+        )
+    return activation_patching(
+        *prompts,
+        site=site or options.layer_site("resid_pre"),
+        layers=options.chosen(arguments.layer),
+        positions=positions,
+        direction=arguments.direction,
+        metric=metric,
+        prepend_bos=arguments.bos,
+        rows=arguments.rows,
+        resume=arguments.resume,
+    )
+
+
+def blocks(arguments: argparse.Namespace, model: Model) -> BlockPatching:
+    """Patch blocks of layers."""
+    from mi_ref.analysis.block_patching import block_patching
+
+    # The prompt that is patched, with its own answer, comes first.
+    pairs = [(arguments.corrupted, arguments.other), (arguments.clean, arguments.target)]
+    if arguments.direction == "noising":
+        pairs.reverse()
+    (prompt, answer), (counterfactual, other) = pairs
+    return block_patching(
+        model,
+        prompt,
+        counterfactual,
+        answer=answer,
+        other=other,
+        block_size=arguments.block_size or 4,
+        positions=options.chosen(arguments.position),
+        prepend_bos=arguments.bos,
+        rows=arguments.rows,
+        resume=arguments.resume,
+    )
+
+
+def _metric(arguments: argparse.Namespace, model: Model) -> Metric | None:
+    """Return the logit difference of the two answers, what is not given being predicted."""
+    from mi_ref.analysis.block_patching import read_choice
+    from mi_ref.analysis.prompt_pair import read_pair
+
+    if arguments.target is None and arguments.other is None:
+        return None
+    names = ("clean", "corrupted")
+    pair = read_pair(
+        model, arguments.clean, arguments.corrupted, names=names, prepend_bos=arguments.bos
+    )
+    return read_choice(model, pair, arguments.target, arguments.other)

@@ -1,0 +1,70 @@
+"""``mi-ref rwkv-state``: what a recurrent model's state holds, and what of it matters."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from mi_ref.cli import options, output, state_views
+
+_EXAMPLE = """\
+mi-ref rwkv-state --prompt "The capital of France is" --knockout
+  mi-ref rwkv-state --prompt "The capital of France is" --target " Rome" \\
+      --patch-from "The capital of Italy is\""""
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = options.analysis(
+        commands, "rwkv-state", "look into a recurrent model's state, or change it", _EXAMPLE,
+        model="atlas-rwkv7",
+    )  # fmt: skip
+    options.add_prompt(parser)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--half-lives", action="store_true", help="how long each head keeps what is written"
+    )
+    what.add_argument(
+        "--reads", action="store_true", help="what each head reads of each token, signed"
+    )
+    what.add_argument(
+        "--knockout", action="store_true", help="keep each token from writing, layer by layer"
+    )
+    what.add_argument(
+        "--patch-from", metavar="TEXT",
+        help="take each head's state from this prompt, before both read the end they share",
+    )  # fmt: skip
+    options.add_target(parser)
+    options.add_places(parser, "--layer", "which layers to change")
+    options.add_places(parser, "--position", "at which tokens to look", "all; to read at, -1")
+    options.add_plot(parser, "what the table shows")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Run the command."""
+    if why := _refusal(arguments):
+        arguments.refuse(why)
+    output.check(arguments)
+    model = output.open_model(arguments)
+    if arguments.half_lives:
+        state_views.half_lives(arguments, model)
+    elif arguments.reads:
+        state_views.reads(arguments, model)
+    elif arguments.knockout or arguments.patch_from is not None:
+        state_views.changes(arguments, model)
+    else:
+        state_views.norms(arguments, model)
+
+
+def _refusal(arguments: argparse.Namespace) -> str:
+    """Return which options do not go together; empty if all do."""
+    changes = arguments.knockout or arguments.patch_from is not None
+    if not changes and (arguments.target or arguments.layer) is not None:
+        return "--target and --layer are of --knockout and --patch-from"
+    if arguments.position is not None:
+        if arguments.half_lives or arguments.patch_from is not None:
+            return "--half-lives and --patch-from are of the whole prompt: leave out --position"
+        if arguments.reads and (len(arguments.position) > 1 or "all" in arguments.position):
+            return "--reads is of one --position"
+    return ""

@@ -1,0 +1,59 @@
+"""``mi-ref steer`` with a vector: the difference between prompts, added at several strengths."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from mi_ref.cli import options, output
+
+if TYPE_CHECKING:
+    from mi_ref import Model
+
+
+def steer(arguments: argparse.Namespace, model: Model) -> None:
+    """Make the vector, add it, and show what comes of it."""
+    from mi_ref.analysis.attention_calibration import DOSES
+    from mi_ref.analysis.lens_views import chance
+    from mi_ref.analysis.prompt_pair import one_prompt, places
+    from mi_ref.analysis.steering import steering_vector
+    from mi_ref.analysis.steering_doses import dose_response
+
+    n_layers = model.cfg.n_layers
+    middle = n_layers // 2 if arguments.layer is None else arguments.layer
+    (layer,) = places(middle, n_layers, "layer")
+    vector = steering_vector(
+        model,
+        arguments.toward,
+        arguments.away,
+        options.layer_site(arguments.site or "resid_post")[layer],
+        position=-1 if arguments.read is None else arguments.read,
+        prepend_bos=arguments.bos,
+    )
+    where = options.numbers(arguments.position)
+    n_pos = len(one_prompt(model, arguments.prompt, arguments.bos))
+    found = dose_response(
+        model,
+        arguments.prompt,
+        vector,
+        arguments.scale or DOSES,
+        target=arguments.target,
+        positions=None if where is None else places(where, n_pos, "position"),
+        prepend_bos=arguments.bos,
+    )
+    doses = zip(found.scales, found.outcomes, strict=True)
+    scale, most = max(doses, key=lambda dose: abs(dose[1].probability - found.unsteered))
+    conclusion = (
+        f"{scale:g} times the vector moves {found.target_token!r} most: from"
+        f" {chance(found.unsteered)} to {chance(most.probability)}, KL {most.kl:.4f} nats."
+    )
+    output.show(
+        arguments,
+        model,
+        found,
+        conclusion,
+        prompts={"tokens": found.tokens},
+        looked_at=range(len(found.tokens)) if found.positions is None else found.positions,
+        tables=[vector.table(), found.table()],
+        record={**found.record(), "vector": vector.record()},
+    )
