@@ -1,0 +1,36 @@
+"""Which components make the answer? Split a logit difference into what each one wrote.
+
+The final norm is frozen at what this prompt made of it, so the parts sum to the whole. First by
+layers, then by heads. What a component does through later ones is theirs here: compare with
+`activation_patching.py`. Runs offline on the bundled model, or with any checkpoint's name as
+argument; a picture of the heads goes to a file::
+
+    python examples/logit_attribution.py [MODEL [PICTURE.png]]
+"""
+
+from __future__ import annotations
+
+import sys
+
+import mi_ref
+from mi_ref import Model
+from mi_ref.analysis import LogitAttribution, logit_attribution
+
+PROMPT, ANSWER, OTHER = "The capital of France is", " Paris", " Rome"
+
+
+def main(name: str = "atlas", picture: str | None = None) -> LogitAttribution:
+    """Print both splits; return the finer one, by heads if the model has any that attend."""
+    model: Model = mi_ref.from_pretrained(name)
+    found = logit_attribution(model, PROMPT, ANSWER, OTHER)
+    print(found)
+    if not model.cfg.recurrent:
+        found = logit_attribution(model, PROMPT, ANSWER, OTHER, by="head")
+        print(f"\n{found.table(12)}")
+    if picture:
+        found.plot(picture)
+    return found
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])

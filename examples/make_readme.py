@@ -1,0 +1,60 @@
+"""Write README.md of this folder: every example, what it answers, and what it prints.
+
+Runs each script as its own process, without a network; those that name a checkpoint of the Hub get
+the bundled model in its place. Times that an example prints are those of this run::
+
+    python examples/make_readme.py
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ARGUMENTS = {"fast_download": ("atlas",)}
+HEAD = """\
+# Examples
+
+Each is a script of at most a page that runs offline on a bundled model in a second or two, from the
+repository's folder: `python -m examples.NAME`. All but those on AlgZoo take a checkpoint as their
+first argument, from a folder or the Hub; those that draw take a file to draw into as their second.
+`python examples/make_readme.py` writes this page.
+"""
+
+
+def scripts() -> list[Path]:
+    """Return every example, by name."""
+    return [path for path in sorted(HERE.glob("*.py")) if path != Path(__file__)]
+
+
+def first_line(path: Path) -> str:
+    """Return the first line of a script's docstring."""
+    return (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").splitlines()[0]
+
+
+def output(path: Path) -> str:
+    """Run a script and return what it prints, temporary folders under one name."""
+    command = [sys.executable, "-m", f"examples.{path.stem}", *ARGUMENTS.get(path.stem, ())]
+    own = {"HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(
+        command, cwd=HERE.parent, env=os.environ | own, capture_output=True, encoding="utf-8",
+        check=True,
+    )  # fmt: skip
+    return re.sub(r"\S*[/\\]tmp\w{8}\b", "FOLDER", done.stdout).strip("\n")
+
+
+def main() -> None:
+    """Write the page."""
+    rows = [f"| [{path.name}]({path.name}) | {first_line(path)} |" for path in scripts()]
+    parts = [HEAD, "| script | |\n|---|---|\n" + "\n".join(rows) + "\n"]
+    parts += [f"## {path.name}\n\n```\n{output(path)}\n```\n" for path in scripts()]
+    (HERE / "README.md").write_text("\n".join(parts), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

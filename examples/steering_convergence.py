@@ -1,0 +1,39 @@
+"""Does a push on the residual stream die out? Push at each layer and watch the layers after it.
+
+The push is what tells a prompt from a contrasting one. Where the stream finds back to its natural
+course, the push is absorbed; at the deepest layer that absorbs it, strengths grow until it no
+longer does. Runs offline on the bundled model, or with any checkpoint's name as argument,
+recurrent ones too; a picture of all cosines goes to a file::
+
+    python examples/steering_convergence.py [MODEL [PICTURE.png]]
+"""
+
+from __future__ import annotations
+
+import sys
+
+import mi_ref
+from mi_ref import Model
+from mi_ref.analysis import SteeringConvergence, steering_convergence
+
+PROMPT, CONTRAST, ANSWER = "The capital of France is", "The capital of Italy is", " Paris"
+
+
+def main(name: str = "atlas", picture: str | None = None) -> SteeringConvergence:
+    """Print and return which pushes are absorbed."""
+    model: Model = mi_ref.from_pretrained(name)
+    found = steering_convergence(model, PROMPT, CONTRAST, target=ANSWER)
+    print(found)
+    absorbed = [push.layer for push in found.pushes if push.absorbed is not None]
+    total = len(found.pushes)
+    print(f"{len(absorbed)} of {total} layers absorb the push, to a cosine of {found.threshold}.")
+    left = [push.strength for push in found.sweep if push.absorbed is None]
+    if left:
+        print(f"At layer {found.sweep[0].layer} it is no longer absorbed from {min(left):g} on.")
+    if picture:
+        found.plot(picture)
+    return found
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])
