@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from mi_ref._typing import Array, Float, Residual
 from mi_ref.backend import Backend
-from mi_ref.config import DecoderConfig, RecurrentLayer, TimeMix
+from mi_ref.config import DecoderConfig, RecurrentLayer, TimeMix, TimeMix7
 from mi_ref.heads import merge_heads, split_heads
 from mi_ref.norms import apply_norm
 from mi_ref.ops import Ops
@@ -98,7 +98,8 @@ def run_layers(
         assert isinstance(layer, RecurrentLayer)
         tap, before = plan.tap(number), states[number]
         resid, values, after[number] = _block(w, layer, resid, first_values, before, tap, context)
-        first_values = values if first_values is None else first_values
+        if first_values is None and isinstance(layer.attn, TimeMix7):
+            first_values = values
     return Passed(resid, first_values, after)
 
 
@@ -151,13 +152,13 @@ def _time_mix(
     values = terms.v
     terms = terms.without_pads(context.rows.mask, backend.xp)
     read, end = ops.recurrence(terms.r, terms.k, terms.v, terms.decay, terms.removal, state)
-    change, read, end = intervene(terms, read, state, end, context.rows.mask, tap, backend)
+    writes, read, end = intervene(terms, read, state, end, context.rows.mask, tap, backend)
     early = terms.removal is None
     wkv = tap(at.rwkv_wkv, read + bonus if early else read)
     if tap.wants(at.rwkv_effective_attn):
-        other = None if bonus is plain_bonus else bonus - plain_bonus
+        edited = None if bonus is plain_bonus else bonus
         own = own if early else None
-        tap(at.rwkv_effective_attn, effective_attention(terms, change, own, other, backend))
+        tap(at.rwkv_effective_attn, effective_attention(terms, writes, own, edited, backend))
     normed = _group_norm(wkv, w.attn.group_norm, attn.group_norm_eps, context)
     out = normed if early else normed + merge_heads(bonus, backend.xp)
     return ops.lay_out(out * gate, gate), values, end

@@ -50,6 +50,7 @@ class State:
     @classmethod
     def empty(cls, model: Model, batch: int = 1) -> State:
         """Return the state before any token: zeros."""
+        _refuse_attention(model, "State.empty")
         layers = range(model.cfg.n_layers)
         return cls({n: _zeros(model, n, batch) for n in layers}, model)
 
@@ -82,8 +83,8 @@ class State:
 
     @property
     def batch(self) -> int:
-        """Rows."""
-        return int(next(iter(self.layers.values())).wkv.shape[0])
+        """Rows; 0 of a state without layers, which a run that stopped before them hands on."""
+        return next((int(part.wkv.shape[0]) for part in self.layers.values()), 0)
 
     def rows(self, rows: Sequence[int]) -> State:
         """Return the state of some rows, in that order: ``state.rows([0] * 8)`` makes eight."""
@@ -137,8 +138,11 @@ class State:
             raise ShapeError(f"parts={unknown}: a state has {', '.join(PARTS)}.")
         if heads is not None and set(parts) != {"wkv"}:
             raise ShapeError("heads= chooses matrices: pass parts=['wkv'] with it.")
+        chosen = list(self.layers if layers is None else layers)
+        if not chosen or len(parts) == 0 or (heads is not None and len(heads) == 0):
+            raise ShapeError("patched: layers, heads or parts names nothing; leave it out for all.")
         state = self
-        for layer in self.layers if layers is None else layers:
+        for layer in chosen:
             taken = {part: getattr(source[layer], part) for part in parts}
             if heads is not None:
                 taken["wkv"] = self._mixed(self[layer].wkv, taken["wkv"], heads, layer)
@@ -198,10 +202,9 @@ def check_state(state: State, model: Model, layers: range, batch: int) -> None:
     ShapeError
         If it is another model's, has other rows, or lacks a layer that the call runs.
     """
-    if not model.cfg.recurrent:
-        raise ShapeError(
-            f"state=: {model.source.name} attends, so it hands no state on; a recurrent model does."
-        )
+    _refuse_attention(model, "state=")
+    if not isinstance(state, State):
+        raise ShapeError(f"state= is a {type(state).__name__}: pass a State, such as run.state.")
     if state.model is not model:
         raise ShapeError(
             f"the state is of {state.model.source.name} as loaded elsewhere, not of this model. If"
@@ -222,6 +225,14 @@ def check_state(state: State, model: Model, layers: range, batch: int) -> None:
         for name in PARTS:
             value = getattr(state.layers[layer], name)
             _check_like(value, getattr(needed, name), f"{name} of layer {layer}")
+
+
+def _refuse_attention(model: Model, caller: str) -> None:
+    if not model.cfg.recurrent:
+        raise ShapeError(
+            f"{caller}: {model.source.name} attends, so it hands no state on; a recurrent model"
+            " does."
+        )
 
 
 def _zeros(model: Model, layer: int, batch: int) -> LayerState:

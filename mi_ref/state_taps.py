@@ -1,8 +1,9 @@
 """Looking at and changing what is written into the state and what it holds.
 
-The recurrence is linear in the state and in what is written, so a change of either travels on by
-itself: it is carried from token to token beside the state and added to what is read. What nobody
-changed keeps every bit, and looking costs the recurrence nothing of its speed.
+Whoever asks has the state carried from token to token beside the recurrence. A head's matrix that
+an edit has changed is read from there; what nobody changed keeps every bit of the recurrence, and
+looking costs it nothing of its speed. The difference alone could be carried too, since all is
+linear, but what a knockout leaves is then lost in the rounding of what it took away.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from mi_ref._typing import Array, Bool, Float, Namespace
 from mi_ref.backend import Backend
 from mi_ref.plan import Tap
 from mi_ref.sites import at
+from mi_ref.steps import Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def intervene(
     tap: Tap,
     backend: Backend,
 ) -> tuple[Array | None, Array, Array]:
-    """Return what edits changed of the writes, if any, and what is read and handed on with them.
+    """Return edited writes, if any, and what is read and handed on with all edits.
 
     Parameters
     ----------
@@ -76,21 +78,21 @@ def intervene(
     backend : Backend
         Of all arrays.
     """
-    change = None
+    writes = None
     if tap.wants(at.rwkv_write):
         own = terms.k[..., :, None] * terms.v[..., None, :]
         edited = tap(at.rwkv_write, own)
         if edited is not own:
-            change = _where(mask, edited - own, backend.xp)
-    if change is None and not tap.wants(at.rwkv_state):
-        return change, read, end
-    read, end = _carry(terms, change, read, start, end, mask, tap, backend)
-    return change, read, end
+            writes = _where(mask, edited, own, backend.xp)
+    if writes is None and not tap.wants(at.rwkv_state):
+        return writes, read, end
+    read, end = _carry(terms, writes, read, start, end, mask, tap, backend)
+    return writes, read, end
 
 
 def _carry(
     terms: Terms,
-    change: Array | None,
+    writes: Array | None,
     read: Array,
     start: Array,
     end: Array,
@@ -98,37 +100,48 @@ def _carry(
     tap: Tap,
     backend: Backend,
 ) -> tuple[Array, Array]:
-    """Go through the positions with the state and what edits add to it."""
+    """Go through the positions with the state; read it anew where an edit has changed it."""
     xp, steps = backend.xp, tap.steps(at.rwkv_state)
-    state, extra = start, xp.zeros_like(start)
-    extra_reads = []
+    changing = writes is not None or (steps is not None and steps.edits)
+    early, state = terms.removal is None, start
+    # Which matrices [batch, head] an edit has changed so far.
+    changed = xp.zeros(start.shape[:2], dtype=xp.bool, device=start.device)
+    anew, where = [], []
     for pos in range(terms.k.shape[1]):
-        earlier, extra = extra, terms.step(extra, pos)
-        if change is not None:
-            extra = extra + change[:, pos, ...]
-        if steps is not None:
-            write = terms.k[:, pos, :, :, None] * terms.v[:, pos, :, None, :]
-            state = terms.step(state, pos) + write
-            now = (state + extra)[:, None, ...]
-            edited = steps(pos, now)
-            if edited is not now:
-                here = None if mask is None else mask[:, pos : pos + 1]
-                extra = extra + _where(here, edited - now, xp)[:, 0, ...]
-        # RWKV-6 reads the state before its update, RWKV-7 after it.
-        seen = earlier if terms.removal is None else extra
-        extra_reads.append(terms.r[:, pos, :, None, :] @ seen)
+        earlier, before = state, changed
+        own = terms.k[:, pos, :, :, None] * terms.v[:, pos, :, None, :]
+        write = own if writes is None else writes[:, pos, ...]
+        plain = terms.step(state, pos) + write
+        state = plain if steps is None else _passed(steps, pos, plain, mask, xp)
+        if changing:
+            differs = xp.logical_or(write != own, state != plain)
+            changed = xp.logical_or(changed, xp.any(differs, axis=(-2, -1)))
+            # RWKV-6 reads the state before its update, RWKV-7 after it.
+            anew.append(terms.r[:, pos, :, None, :] @ (earlier if early else state))
+            where.append(before if early else changed)
     if steps is not None:
         steps.finish()
-        if change is None and not steps.edits:
-            return read, end
+    if not changing:
+        return read, end
     # [b, head, 1, d_value] of each position -> [b, pos, head, d_value]
-    added = xp.permute_dims(xp.concat(extra_reads, axis=2), (0, 2, 1, 3))
-    return backend.ops.lay_out(read + added, read), end + extra
+    reads = xp.permute_dims(xp.concat(anew, axis=2), (0, 2, 1, 3))
+    reads = xp.where(xp.stack(where, axis=1)[..., None], reads, read)
+    return backend.ops.lay_out(reads, read), xp.where(changed[..., None, None], state, end)
+
+
+def _passed(steps: Steps, pos: int, state: Array, mask: Array | None, xp: Namespace) -> Array:
+    """Return what flows on of the state after position `pos`."""
+    now = state[:, None, ...]
+    edited = steps(pos, now)
+    if edited is now:
+        return state
+    here = None if mask is None else mask[:, pos : pos + 1]
+    return _where(here, edited, now, xp)[:, 0, ...]
 
 
 def effective_attention(
     terms: Terms,
-    change: Float[Array, "batch pos head d_key d_value"] | None,
+    writes: Float[Array, "batch pos head d_key d_value"] | None,
     own: Float[Array, "batch pos head 1"] | None,
     bonus: Float[Array, "batch pos head d_value"] | None,
     backend: Backend,
@@ -143,40 +156,44 @@ def effective_attention(
     ----------
     terms : Terms
         Of the recurrence.
-    change : Array or None
-        What edits changed of the writes.
+    writes : Array or None
+        If they were edited.
     own : Array or None
         How much of its own value a position reads as a bonus that is part of `rwkv_wkv`.
     bonus : Array or None
-        What edits changed of that bonus.
+        If it was edited.
     backend : Backend
         Of all arrays.
     """
     xp = backend.xp
     batch, n_pos, n_heads, d_key = terms.k.shape
     like = {"dtype": terms.k.dtype, "device": terms.k.device}
-    k = terms.k if change is None else terms.k + _along(change, terms.v[..., None, :], xp)
+    k = terms.k if writes is None else _along(writes, terms.k, terms.v[..., None, :], xp)
     # The recurrence of unit vectors in place of values gives its own matrix.
     unit = xp.eye(n_pos, **like)[None, :, None, :]
     unit = xp.broadcast_to(unit, (batch, n_pos, n_heads, n_pos))
     nothing = xp.zeros((batch, n_heads, d_key, n_pos), **like)
     seen, _ = backend.ops.recurrence(terms.r, k, unit, terms.decay, terms.removal, nothing)
     if own is not None:
-        own = own if bonus is None else own + _along(bonus, terms.v, xp)[..., None]
+        if bonus is not None:
+            own = _along(bonus, own[..., 0], terms.v, xp)[..., None]
         seen = seen + own * unit
     return xp.permute_dims(seen, (0, 2, 1, 3))
 
 
-def _along(x: Array, v: Array, xp: Namespace) -> Array:
-    """Return ``c`` of the part ``c v`` of `x` along the last axis; 0 where `v` is."""
+def _along(x: Array, share: Array, v: Array, xp: Namespace) -> Array:
+    """Return ``c`` of the part ``c v`` of `x` along the last axis: `share`, bit for bit, if x is
+    ``share v``; 0 where `v` is and `x` is not.
+    """
     length = xp.sum(v * v, axis=-1)
     none = length == 0.0
-    share = xp.sum(x * v, axis=-1) / xp.where(none, xp.ones_like(length), length)
-    return xp.where(none, xp.zeros_like(share), share)
+    found = xp.sum(x * v, axis=-1) / xp.where(none, xp.ones_like(length), length)
+    found = xp.where(none, xp.zeros_like(found), found)
+    return xp.where(xp.all(x == share[..., None] * v, axis=-1), share, found)
 
 
-def _where(mask: Array | None, x: Array, xp: Namespace) -> Array:
-    """Return `x`, and zero where `mask` is false."""
+def _where(mask: Array | None, x: Array, otherwise: Array, xp: Namespace) -> Array:
+    """Return `x`, and `otherwise` where `mask` is false."""
     if mask is None:
         return x
-    return xp.where(xp.reshape(mask, (*mask.shape, 1, 1, 1)), x, xp.zeros_like(x))
+    return xp.where(xp.reshape(mask, (*mask.shape, 1, 1, 1)), x, otherwise)

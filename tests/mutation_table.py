@@ -10,12 +10,13 @@ import warnings
 
 from mistakes_families import MISTAKES as OF_FAMILIES
 from mistakes_llama import MISTAKES as OF_LLAMA
+from mistakes_rwkv import MISTAKES as OF_RWKV
 from mutations import GOLDEN, TOLERANCE, Mistake, first_failing
 
 import mi_ref
 from mi_ref.testing import GoldenCase
 
-MISTAKES = OF_LLAMA + OF_FAMILIES
+MISTAKES = OF_LLAMA + OF_FAMILIES + OF_RWKV
 HEADER = "| mistake | case | first shows at | off in float64 | in float32 |\n|---|---|---|---|---|"
 
 

@@ -12,10 +12,11 @@ from safetensors.numpy import save_file
 
 import mi_ref
 from mi_ref import ConfigError, HookError, Model, WeightError, at, get_backend
-from mi_ref.config import DecoderConfig, Experts, GatedMLP, PlainMLP
+from mi_ref.config import DecoderConfig, Experts, GatedMLP, Layer, PlainMLP
 from mi_ref.families import FAMILIES
 from mi_ref.hf_config import HfConfig
 from mi_ref.rope import DefaultRope, Rotary
+from mi_ref.take_recurrent import recurrent_modules
 from mi_ref.weight_names import modules_of
 from mi_ref.weights import Weights
 
@@ -65,7 +66,9 @@ def test_absent_keys_are_huggingface_defaults(family: str) -> None:
 
 
 def test_every_family_has_its_defaults_tested() -> None:
-    assert set(FAMILIES) - set(DEFAULTS) == {"llama"}
+    """Those of recurrent families are no classes of transformers: tests/test_rwkv_family.py."""
+    attending = {family for family in FAMILIES if not parse(family).recurrent}
+    assert attending - set(DEFAULTS) == {"llama"}
 
 
 # bias_qkv, bias_out, bias of a dense MLP, softcap of scores, embed_scale, softcap of logits
@@ -366,20 +369,32 @@ def test_a_fused_tensor_of_another_width_is_explained(copy: Any) -> None:
 
 
 def slots(family: str, **keys: Any) -> set[str]:
-    """Return the slots of all modules that a config asks for."""
+    """Return the slots of all modules and parameters that a config asks for."""
     cfg = parse(family, **keys)
-    return {module.slot for layer in cfg.blocks for module in modules_of(layer, cfg.d_model)}
+    return {
+        module.slot
+        for layer in cfg.layers
+        for module in (
+            modules_of(layer, cfg.d_model)
+            if isinstance(layer, Layer)
+            else recurrent_modules(layer, cfg.d_model)
+        )
+    }
 
 
 def test_names_are_of_modules_that_there_are() -> None:
     every = set().union(*map(slots, FAMILIES))
-    for family, entry in FAMILIES.items():
-        names = entry.weight_names
+    layouts = [(family, entry.weight_names) for family, entry in FAMILIES.items()]
+    layouts += [(family, other) for family, names in layouts for other in names.others]
+    for family, names in layouts:
         joined = [slot for fused in names.fused for slot in fused.slots]
-        assert {*names.modules, *joined} <= every, family
-        assert slots(family) <= {*names.modules, *joined}, family
+        named = [*names.modules, *names.stored, *joined]
+        assert set(named) <= every, family
+        assert slots(family) <= set(named), family
         assert len(set(joined)) == len(joined), family
         paths = [names.path(slot, 3, 5) for slot in names.modules if slot not in joined]
-        assert len(set(paths)) == len(paths), family
+        places = [(stored.path, stored.index) for stored in names.stored.values()]
+        for each in (paths, places):
+            assert len(set(each)) == len(each), family
     assert {"q_norm", "k_norm"} <= slots("phi", qk_layernorm=True)
     assert {"q_norm", "k_norm"} <= set(FAMILIES["phi"].weight_names.modules)

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mistakes_families import MISTAKES as OF_FAMILIES
-from mistakes_llama import MISTAKES as OF_LLAMA
 from mutation_table import MISTAKES, rows
-from mutations import TOLERANCE, Mistake, first_failing, operation
+from mutations import TOLERANCE, Mistake, Mutation, first_failing, operation
+from mutations_rwkv import by_token, rewritten
 
 from mi_ref import Model, get_backend
 from mi_ref.families import FAMILIES
@@ -55,17 +54,28 @@ def test_the_readme_lists_every_mistake_and_no_other(table: dict[str, list[str]]
 
 
 def test_every_family_has_mistakes(load: Load) -> None:
-    cases = {mistake.case for mistake in OF_LLAMA + OF_FAMILIES}
+    cases = {mistake.case for mistake in MISTAKES}
     backend = get_backend("numpy")
     assert {load(case, backend, "float64").cfg.model_type for case in cases} == set(FAMILIES)
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("case", ["llama2", "phi-qk-norm", "gemma2", "mixtral"])
+@pytest.mark.parametrize("case", ["llama2", "phi-qk-norm", "gemma2", "mixtral", "rwkv6", "rwkv7"])
 def test_the_definitions_unchanged_pass(
     case: str, dtype: str, load: Load, repository: Path
 ) -> None:
     model = operation()(load(case, get_backend("numpy"), dtype))
+    golden = GoldenCase(repository / "golden" / case)
+    assert first_failing(model, golden, TOLERANCE[dtype]) == ("", 0.0)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("case", ["rwkv6", "rwkv6_fla", "rwkv7", "rwkv7_plain"])
+@pytest.mark.parametrize("mutation", [rewritten({}), by_token()], ids=["source", "loop"])
+def test_what_recurrent_mistakes_start_from_passes(
+    mutation: Mutation, case: str, dtype: str, load: Load, repository: Path
+) -> None:
+    model = mutation(load(case, get_backend("numpy"), dtype))
     golden = GoldenCase(repository / "golden" / case)
     assert first_failing(model, golden, TOLERANCE[dtype]) == ("", 0.0)
 

@@ -104,8 +104,10 @@ def test_rows_are_what_they_are_alone(golden: GoldenCase, dtype: str, load: Load
     check_rows(load(golden.name, get_backend("numpy"), dtype), rows_of(golden), dtype)
 
 
-# Learned positions; windows and two rotary variants; frequencies by length; experts.
-@pytest.mark.parametrize("case", ["gpt2", "gemma3", "phi3-longrope-long", "qwen3-moe"])
+# Learned positions; windows and two rotary variants; frequencies by length; experts; states.
+@pytest.mark.parametrize(
+    "case", ["gpt2", "gemma3", "phi3-longrope-long", "qwen3-moe", "rwkv6", "rwkv7"]
+)
 def test_rows_are_what_they_are_alone_everywhere(case: str, backend: Backend, load: Load) -> None:
     tokens = [3, 1, 4, 11, 5, 9, 2]
     check_rows(load(case, backend, "float64"), [tokens[:-1], tokens, tokens[:-3]], "float64")
@@ -164,9 +166,10 @@ def test_learned_positions_count_from_the_first_token(backend: Backend, load: Lo
 
 
 @pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("case", ["gpt2", "gemma2", "mixtral", "phi"])
+@pytest.mark.parametrize("case", ["gpt2", "gemma2", "mixtral", "phi", "rwkv6", "rwkv7"])
 def test_the_end_of_each_row(case: str, side: Any, backend: Backend, load: Load) -> None:
-    model = load(case, backend, "float32")
+    # float64: what float32 rounds off, a group norm of a head near zero makes greater.
+    model = load(case, backend, "float64")
     rows = [[3, 1, 4, 11], [5, 9, 2, 6, 8, 13], [7]]
     run = model.run(rows, padding_side=side)
     last = model.run(rows, padding_side=side, logits="last")
@@ -174,13 +177,13 @@ def test_the_end_of_each_row(case: str, side: Any, backend: Backend, load: Load)
         alone = model.run(tokens)
         for got in (run.top(3, batch=row), last.top(3, batch=row)):
             assert [p.id for p in got] == [p.id for p in alone.top(3)]
-            assert [p.logit for p in got] == pytest.approx([p.logit for p in alone.top(3)], 1e-4)
+            assert [p.logit for p in got] == pytest.approx([p.logit for p in alone.top(3)], 1e-12)
         first = run.top(3, pos=0, batch=row)
         assert [p.id for p in first] == [p.id for p in alone.top(3, pos=0)]
         ends = alone.logits
         assert ends is not None
         own_end = logits(last)[row : row + 1]
-        assert_close(ends[:, -1:, :], own_end, rel=1e-5, backend=backend)
+        assert_close(ends[:, -1:, :], own_end, rel=1e-12, backend=backend)
     for pos in (1, -2):
         with pytest.raises(ShapeError, match=f"pos={pos}, batch=2: row 2 has 1 tokens"):
             run.top(pos=pos, batch=2)
@@ -195,7 +198,8 @@ def test_an_edit_of_one_row_leaves_the_others(side: Any, golden: GoldenCase, loa
         x[1] *= np.linspace(0.5, 2.0, x.shape[-1], dtype=np.float32)
 
     plain = logits(model.run(rows, padding_side=side))
-    for site in (at.resid_pre, at.v, at.attn_out, at.mlp_in):
+    values = at.rwkv_v if model.cfg.recurrent else at.v
+    for site in (at.resid_pre, values, at.attn_out, at.mlp_in):
         edited = logits(model.run(rows, padding_side=side, edits={site[0]: second}))
         for row in range(3):
             kept = same(
@@ -212,17 +216,22 @@ def test_a_run_from_the_middle_goes_on_with_its_mask(
 ) -> None:
     model = load(golden.name, get_backend("numpy"), "float32")
     rows = rows_of(golden)
-    whole = model.run(rows, padding_side=side, capture=[at.pattern[1]])
+    # Some recurrent layers read more of the first one than the residual stream: the run has it.
+    recurrent = model.cfg.recurrent
+    mixed = at.rwkv_wkv[1] if recurrent else at.pattern[1]
+    whole = model.run(rows, padding_side=side, capture=[mixed])
     first = model.run(rows, padding_side=side, stop_at_layer=1)
     second = model.run(
-        first.resid,
+        first if recurrent else first.resid,
         start_at_layer=1,
         attention_mask=first.attention_mask,
-        capture=[at.pattern[1]],
+        capture=[mixed],
     )
-    assert second.padding == whole.padding
+    unmasked = model.run(first, start_at_layer=1)
+    assert second.padding == unmasked.padding == whole.padding
     assert np.array_equal(logits(second), logits(whole))
-    assert np.array_equal(second[at.pattern[1]], whole[at.pattern[1]])
+    assert np.array_equal(logits(unmasked), logits(whole))
+    assert np.array_equal(second[mixed], whole[mixed])
 
 
 def test_a_mask_without_pads_and_rows_of_one_length_need_no_padding(tiny: Model) -> None:

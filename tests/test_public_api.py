@@ -16,7 +16,7 @@ from mi_ref.errors import MiRefError
 from mi_ref.sites import ALL_SITES, at, meanings
 
 AXES = {"batch", "pos", "d_model", "head", "kv_head", "d_head", "query_pos", "key_pos", "d_mlp",
-        "d_vocab", "expert", "1"}  # fmt: skip
+        "d_vocab", "expert", "d_key", "d_value", "1"}  # fmt: skip
 
 
 def modules() -> list[ModuleType]:

@@ -9,7 +9,7 @@ import numpy as np
 from mi_ref.backend import Backend
 from mi_ref.errors import BackendError
 from mi_ref.ops import standard_ops
-from mi_ref_backends import numpy_attention, numpy_kernels
+from mi_ref_backends import numpy_attention, numpy_kernels, numpy_recurrence
 from mi_ref_backends.numpy_erf import erf
 
 
@@ -43,6 +43,7 @@ def backend(device: str | int | None = None) -> Backend:
             attention_pattern=numpy_attention.attention_pattern,
             mix_values=numpy_attention.mix_values,
             attention=numpy_attention.attention,
+            recurrence=numpy_recurrence.recurrence,
         ),
         version=np.__version__,
     )
