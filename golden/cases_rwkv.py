@@ -100,7 +100,7 @@ RWKV_CASES = (
         "eps from head_size_divisor, intermediate_size null, ranks in the shapes alone",
     ),
     Case(
-        name="rwkv6_fla",
+        name="rwkv6-fla",
         config=FLA_6,
         tokens=(1, 6),
         seed=73,
@@ -116,7 +116,7 @@ RWKV_CASES = (
         "group-norm eps d_head times norm_eps",
     ),
     Case(
-        name="rwkv7_plain",
+        name="rwkv7-plain",
         config=FLA_7_PLAIN,
         tokens=(2, 5),
         seed=85,

@@ -11,7 +11,7 @@ from mi_ref import Hook, Model, Run, State
 from mi_ref.sites import Point
 from mi_ref.state import PARTS
 
-CASES = ("rwkv6", "rwkv6_fla", "rwkv7", "rwkv7_plain")
+CASES = ("rwkv6", "rwkv6-fla", "rwkv7", "rwkv7-plain")
 # More tokens than a chunk of the recurrence has.
 LONG = [3, 1, 4, 11, 5, 9, 2, 6, 35, 8, 38, 0, 20, 24, 17, 33, 4, 4, 30]
 PROMPT = [LONG, LONG[::-1]]

@@ -70,7 +70,7 @@ def test_the_definitions_unchanged_pass(
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("case", ["rwkv6", "rwkv6_fla", "rwkv7", "rwkv7_plain"])
+@pytest.mark.parametrize("case", ["rwkv6", "rwkv6-fla", "rwkv7", "rwkv7-plain"])
 @pytest.mark.parametrize("mutation", [rewritten({}), by_token()], ids=["source", "loop"])
 def test_what_recurrent_mistakes_start_from_passes(
     mutation: Mutation, case: str, dtype: str, load: Load, repository: Path

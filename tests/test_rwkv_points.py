@@ -59,7 +59,7 @@ REASONS: list[tuple[str, Any, str]] = [
     ("rwkv6", at.ln2_post_scale[1], "what channel mixing writes is added as it is"),
     ("rwkv7", at.pre_linear[0], r"channel mixing has one branch, at\.pre"),
     ("rwkv6", at.router_logits[0], "channel mixing is one, not a mixture of experts"),
-    ("rwkv6_fla", at.rwkv_kk[0], "RWKV-6 only adds to the state; RWKV-7 also removes"),
+    ("rwkv6-fla", at.rwkv_kk[0], "RWKV-6 only adds to the state; RWKV-7 also removes"),
     ("rwkv6", at.rwkv_a[:], "RWKV-6 only adds to the state"),
     ("rwkv7", at.mlp_gate[0], "channel mixing has no gate in RWKV-7"),
     ("llama2", at.rwkv_state[0], r"blocks attend and hand on no state; see at\.q, at\.k, at\.v"),
@@ -164,7 +164,7 @@ def test_the_older_layout_of_rwkv7(load: Load, copy: Callable[[str, Change], Pat
 
 
 @pytest.mark.parametrize(
-    ("case", "prefix"), [("rwkv6", "rwkv."), ("rwkv6_fla", "model."), ("rwkv7", "model.")]
+    ("case", "prefix"), [("rwkv6", "rwkv."), ("rwkv6-fla", "model."), ("rwkv7", "model.")]
 )
 def test_files_of_the_bare_model(
     case: str, prefix: str, load: Load, copy: Callable[[str, Change], Path]
@@ -180,11 +180,11 @@ def test_files_of_the_bare_model(
 MISFITS = [
     ("rwkv6", "rwkv.blocks.1.attention.time_maa_w2", "rwkv.blocks.0.attention.time_first"),
     ("rwkv6", "rwkv.blocks.0.attention.time_faaaa", "rwkv.blocks.1.pre_ln.weight"),
-    ("rwkv6_fla", "model.layers.1.attn.x_bias", "model.layers.0.ffn.key.linear.bias"),
-    ("rwkv6_fla", "model.layers.0.ffn.receptance.linear.weight", "model.layers.0.attn.x_r"),
+    ("rwkv6-fla", "model.layers.1.attn.x_bias", "model.layers.0.ffn.key.linear.bias"),
+    ("rwkv6-fla", "model.layers.0.ffn.receptance.linear.weight", "model.layers.0.attn.x_r"),
     ("rwkv7", "model.layers.2.attn.v_lora.lora.2.bias", "model.layers.0.attn.v_lora.lora.2.bias"),
     ("rwkv7", "model.layers.1.attn.r_k", "model.layers.1.attn.g_lora.lora.2.bias"),
-    ("rwkv7_plain", "model.layers.0.attn_norm.bias", "model.layers.0.pre_norm.weight"),
+    ("rwkv7-plain", "model.layers.0.attn_norm.bias", "model.layers.0.pre_norm.weight"),
 ]
 
 
