@@ -89,6 +89,11 @@ def read_residual(model: Model, prompt: Any, layer: int, mask: Any) -> Start:
         If it is no residual stream of this model, or lacks what else the layer reads.
     """
     run = prompt if isinstance(prompt, Run) else None
+    if run is not None and run.model is not model:
+        raise ShapeError(
+            f"the run is of {run.model.source.name} as loaded elsewhere, not of this model; pass"
+            " run.resid if its numbers mean the same here."
+        )
     resid = check_residual(model, prompt if run is None else run.resid, "start_at_layer")
     padding = None if run is None else run.padding
     if mask is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mi_ref._typing import Array, Float
@@ -18,7 +18,7 @@ Part: TypeAlias = Literal["wkv", "attn_shift", "mlp_shift"]
 PARTS: tuple[Part, ...] = ("wkv", "attn_shift", "mlp_shift")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class LayerState:
     """What one layer hands on."""
 
@@ -30,7 +30,7 @@ class LayerState:
     """``at.mlp_in`` of the last token, likewise."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
 class State:
     """The state of a recurrent model after some tokens: ``model.run(more, state=run.state)``.
 
@@ -45,7 +45,7 @@ class State:
     """
 
     layers: Mapping[int, LayerState]
-    model: Model = field(compare=False)
+    model: Model
 
     @classmethod
     def empty(cls, model: Model, batch: int = 1) -> State:
@@ -138,6 +138,7 @@ class State:
             raise ShapeError(f"parts={unknown}: a state has {', '.join(PARTS)}.")
         if heads is not None and set(parts) != {"wkv"}:
             raise ShapeError("heads= chooses matrices: pass parts=['wkv'] with it.")
+        _check_model(source, self.model)
         chosen = list(self.layers if layers is None else layers)
         if not chosen or len(parts) == 0 or (heads is not None and len(heads) == 0):
             raise ShapeError("patched: layers, heads or parts names nothing; leave it out for all.")
@@ -159,6 +160,8 @@ class State:
 
     def table(self, row: int = 0) -> Table:
         """Return the norms of one row's matrices: a line per layer, a column per head."""
+        if not -self.batch <= row < self.batch:
+            raise ShapeError(f"row={row} of a state of {self.batch} rows.")
         heads = range(self.model.cfg.n_heads)
         table = Table([">layer", *(f">head {head}" for head in heads)])
         for layer, norms in self.norms().items():
@@ -205,11 +208,7 @@ def check_state(state: State, model: Model, layers: range, batch: int) -> None:
     _refuse_attention(model, "state=")
     if not isinstance(state, State):
         raise ShapeError(f"state= is a {type(state).__name__}: pass a State, such as run.state.")
-    if state.model is not model:
-        raise ShapeError(
-            f"the state is of {state.model.source.name} as loaded elsewhere, not of this model. If"
-            " its numbers mean the same here, pass State(state.layers, model)."
-        )
+    _check_model(state, model)
     if missing := [str(layer) for layer in layers if layer not in state.layers]:
         raise ShapeError(
             f"the state lacks layers {', '.join(missing)}, which this call runs: it comes from a"
@@ -225,6 +224,14 @@ def check_state(state: State, model: Model, layers: range, batch: int) -> None:
         for name in PARTS:
             value = getattr(state.layers[layer], name)
             _check_like(value, getattr(needed, name), f"{name} of layer {layer}")
+
+
+def _check_model(state: State, model: Model) -> None:
+    if state.model is not model:
+        raise ShapeError(
+            f"the state is of {state.model.source.name} as loaded elsewhere, not of this model. If"
+            " its numbers mean the same here, pass State(state.layers, model)."
+        )
 
 
 def _refuse_attention(model: Model, caller: str) -> None:

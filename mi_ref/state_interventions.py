@@ -86,7 +86,8 @@ def token_removal(
 
     With every switch on and in all layers, every later position computes what it would if the
     tokens were not in the text. The removed positions themselves are still computed, from the
-    tokens before them, and mean nothing.
+    tokens before them, and mean nothing; so a removed *last* token still stands in ``run.state``
+    as what the next text's token shift reads, while its matrices are those without it.
 
     Parameters
     ----------
@@ -126,7 +127,8 @@ def token_removal(
     if shift:
         sites += [(at.rwkv_shift, Bypass(where)), (at.mlp_shift, Bypass(where))]
     if not sites:
-        raise HookError("token_removal with every switch off removes nothing: leave one on.")
+        alone = "erase= alone, where nothing is ever erased," if erase else "every switch off"
+        raise HookError(f"token_removal with {alone} removes nothing: leave another on.")
     return tuple((target, edit) for site, edit in sites for target in _targets(site, layers))
 
 

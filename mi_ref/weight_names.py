@@ -96,12 +96,13 @@ class WeightNames:
         whole = [n for n in layouts if f"{n.prefix}{n.embed}.weight" in tensors]
         bare = [replace(n, prefix="") for n in layouts if f"{n.embed}.weight" in tensors]
         found = whole or bare or [self]
-        # Of several layouts with one embedding, the one whose parameters are there.
-        return next((names for names in found if names._has_parameters(tensors)), found[0])
+        # Of several layouts with one embedding, the one of which most is there.
+        return max(found, key=lambda names: names._held(tensors))
 
-    def _has_parameters(self, tensors: Collection[str]) -> bool:
+    def _held(self, tensors: Collection[str]) -> int:
+        """Return how many of the first block's parameters are among `tensors`."""
         block = self.prefix + self.block.format(layer=0)
-        return any(block + stored.path in tensors for stored in self.stored.values())
+        return sum(block + stored.path in tensors for stored in self.stored.values())
 
     def path(self, slot: str, layer: int, expert: int = 0) -> str:
         """Return the path of a block's module, fused or not."""

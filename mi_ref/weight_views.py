@@ -214,6 +214,11 @@ def _mlp(w: LayerParams | RecurrentLayerParams) -> MLPParams | ChannelMixParams:
 
 def _gate(w: LayerParams | RecurrentLayerParams) -> Linear:
     mlp = _mlp(w)
+    if isinstance(mlp, ChannelMixParams) and mlp.gate is not None:
+        raise WeightError(
+            "channel mixing gates its output, not its neurons: its gate is in"
+            " model.params.layers[l].mlp.gate."
+        )
     gate = mlp.gate if isinstance(mlp, MLPParams) else None
     if gate is None:
         raise WeightError("this layer's MLP has no gate: W_in is its only branch.")

@@ -155,10 +155,6 @@ def stacked(tensors: dict[str, Any]) -> dict[str, Any]:
     return old
 
 
-@pytest.mark.xfail(
-    raises=WeightError,
-    reason="WeightNames.found_in takes the first layout that shares any parameter with the file",
-)
 def test_the_older_layout_of_rwkv7(load: Load, copy: Callable[[str, Change], Path]) -> None:
     same_logits(copy("rwkv7", stacked), "rwkv7", load)
 
