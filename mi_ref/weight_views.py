@@ -96,7 +96,8 @@ class WeightViews:
     def W_pos(self) -> Float[Array, "n_ctx d_model"]:
         """Learned embedding of each position."""
         if self.params.pos_embed is None:
-            raise WeightError("this model has no W_pos: it learned no embedding of positions.")
+            how = "are in its state" if self.cfg.recurrent else "enter by rotation"
+            raise WeightError(f"this model has no W_pos: its positions {how}.")
         return self.params.pos_embed
 
     @property
