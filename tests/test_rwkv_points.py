@@ -115,7 +115,7 @@ def test_weight_views(exact: Model) -> None:
     logits = host(run[at.unembed_in]) @ host(exact.W_U) + host(exact.b_U)
     assert_close(run.logits, logits, rel=1e-13, backend=exact.backend)
     assert np.array_equal(host(run[at.embed]), host(exact.W_E)[np.array(TOKENS)])
-    with pytest.raises(WeightError, match="no W_pos: it learned no embedding of positions"):
+    with pytest.raises(WeightError, match="no W_pos: its positions are in its state"):
         _ = exact.W_pos
 
 
