@@ -2,9 +2,8 @@
 
 After "The capital of France" everything the model knows of the text is its state. Here one head's
 matrix at a time is taken from "The capital of Italy" before both read " is"; the table shows what
-probability ` Rome` then gets. Then the same question the other way: what is left if " France"
-writes nothing into the state, and if it is removed altogether. Runs offline on the bundled
-model, or with any RWKV checkpoint's name as argument::
+probability ` Rome` then gets; then what is left if " France" writes nothing into the state or is
+removed. Runs offline on the bundled model, or with any RWKV checkpoint's name as argument::
 
     python examples/rwkv_state.py [MODEL]
 """
@@ -31,12 +30,11 @@ def probability(run: Run, text: str) -> float:
 def main(name: str = "atlas-rwkv7") -> Table:
     """Print and return the table of probabilities."""
     model: Model = mi_ref.from_pretrained(name)
-    france, italy = model.run(BEFORE).state, model.run(SOURCE).state
+    france, italy = (model.run(text).state for text in (BEFORE, SOURCE))
     if france is None or italy is None:
         raise SystemExit(f"{name} attends and has no state: name an RWKV model.")
-    heads = range(model.cfg.n_heads)
-    title = f"probability of {OTHER!r} with one head's state from {SOURCE!r}"
-    table = Table(["layer", *(f">head {head}" for head in heads)], title)
+    heads, title = range(model.cfg.n_heads), f"{OTHER!r} with one head's state from {SOURCE!r}"
+    table = Table(["layer", *(f">head {head}" for head in heads)], f"probability of {title}")
     for layer in range(model.cfg.n_layers):
         cells = []
         for head in heads:

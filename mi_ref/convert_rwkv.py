@@ -21,6 +21,7 @@ from typing import Any
 from mi_ref.blinkdl import Conversion, plan_conversion
 from mi_ref.checkpoint import CONFIG, SINGLE, WORLD
 from mi_ref.errors import WeightError
+from mi_ref.progress import tracked
 from mi_ref.provenance import write_json, write_whole
 from mi_ref.weights import TensorInfo
 
@@ -172,9 +173,6 @@ def _info(tensors: Mapping[str, Any]) -> dict[str, TensorInfo]:
 
 def _write(torch: Any, path: Path, plan: Conversion, tensors: Mapping[str, Any]) -> None:
     """Write a safetensors file tensor by tensor; the library's own function wants all at once."""
-    from rich.console import Console
-    from rich.progress import track
-
     # Widest numbers first, so that each tensor starts at a multiple of its own.
     moves = sorted(plan.moves, key=lambda move: -tensors[move.old].element_size())
     info, header, end = _info(tensors), {}, 0
@@ -187,12 +185,9 @@ def _write(torch: Any, path: Path, plan: Conversion, tensors: Mapping[str, Any])
         }
     text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
     text += b" " * (-len(text) % 8)
-    console = Console(stderr=True)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(text)) + text)
-        for move in track(
-            moves, "converting", console=console, transient=True, disable=not console.is_terminal
-        ):
+        for move in tracked(moves, "converting"):
             tensor = tensors[move.old].detach()
             flat = (tensor.T if move.transposed else tensor).contiguous().reshape(-1)
             file.write(flat.view(torch.uint8).numpy())

@@ -11,7 +11,7 @@ resampling.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -30,6 +30,7 @@ from mi_ref.analysis.residual_parts import one_prompt, places_in
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError
 from mi_ref.model import LogitsWanted, Model
+from mi_ref.progress import tracked
 from mi_ref.run import Run
 from mi_ref.tables import Table
 from mi_ref.text import Prompt
@@ -224,7 +225,7 @@ def ablation(
     own: LogitsWanted = "last" if place == len(ids) - 1 else "all"
     intact = model.run(tokens, logits=own)
     effects = []
-    for part in _tracked(parts):
+    for part in tracked(parts, "ablating"):
         runs = (model.run(tokens, edits=edits_of(part, value, ablated), logits=own)
                 for value in values)  # fmt: skip
         effects.append(_effect(part, intact, runs, place, wanted))
@@ -273,13 +274,3 @@ def _where(run: Run, place: int) -> int:
 
 def _name(effect: Effect) -> str:
     return f"{effect.layer}" if effect.index is None else f"{effect.layer}.{effect.index}"
-
-
-def _tracked(parts: Sequence[Part]) -> Iterable[Part]:
-    """Return `parts`, with a bar of progress where a terminal shows it."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    hidden = not console.is_terminal
-    return track(parts, "ablating", console=console, transient=True, disable=hidden)

@@ -6,7 +6,6 @@ Source: Geva et al., arXiv:2304.14767, "attention knockout".
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -21,6 +20,7 @@ from mi_ref.analysis.prompt_pair import one_prompt, places, position_names
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.interventions import Places
 from mi_ref.model import Model
+from mi_ref.progress import tracked
 from mi_ref.sites import at
 from mi_ref.tables import Cell as TableCell, Table
 from mi_ref.text import Prompt
@@ -194,7 +194,7 @@ def knockout_grid(
         return Cut(layer, key, found.kl, found.change(followed))
 
     return KnockoutGrid(
-        cuts=tuple(tuple(cut(layer, key) for key in columns) for layer in _watched(rows)),
+        cuts=tuple(tuple(cut(layer, key) for key in columns) for layer in tracked(rows, "cutting")),
         layers=rows,
         keys=columns,
         heads=cut_heads,
@@ -203,15 +203,4 @@ def knockout_grid(
         tokens=ids,
         names=position_names(model, ids),
         model=model,
-    )
-
-
-def _watched(layers: Sequence[int]) -> Iterable[int]:
-    """Return the layers, with their progress shown in a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(
-        layers, "cutting", console=console, transient=True, disable=not console.is_terminal
     )

@@ -17,12 +17,12 @@ from typing import Any
 
 from mi_ref.analysis.lens_views import chance
 from mi_ref.analysis.next_token import Outcome, untouched
-from mi_ref.analysis.progress import tracked
 from mi_ref.analysis.prompt_pair import one_prompt, places, position_names
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError
 from mi_ref.interventions import Places
 from mi_ref.model import Model
+from mi_ref.progress import tracked
 from mi_ref.run import Run
 from mi_ref.state import State
 from mi_ref.state_interventions import state_knockout

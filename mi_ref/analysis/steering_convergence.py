@@ -21,12 +21,12 @@ from mi_ref import do
 from mi_ref._typing import Array, Float
 from mi_ref.analysis.lens_views import chance
 from mi_ref.analysis.next_token import Outcome, Untouched, untouched
-from mi_ref.analysis.progress import tracked
 from mi_ref.analysis.prompt_pair import PromptPair, places, read_pair
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError
 from mi_ref.hooks import capture
 from mi_ref.model import Model
+from mi_ref.progress import tracked
 from mi_ref.run import Run
 from mi_ref.sites import at
 from mi_ref.tables import Table

@@ -12,13 +12,13 @@ from typing import Any
 
 from mi_ref.analysis.lens_views import chance
 from mi_ref.analysis.next_token import Outcome, untouched
-from mi_ref.analysis.progress import tracked
 from mi_ref.analysis.prompt_pair import one_prompt
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.analysis.steering import SteeringVector
 from mi_ref.errors import ShapeError
 from mi_ref.model import Model
 from mi_ref.points import GlobalSite, LayerPoint
+from mi_ref.progress import tracked
 from mi_ref.tables import Table
 from mi_ref.text import Prompt
 

@@ -20,6 +20,7 @@ from mi_ref.analysis.sweep_file import SweepFile, identity
 from mi_ref.analysis.sweep_workers import evaluate_all
 from mi_ref.errors import ShapeError
 from mi_ref.model import Model
+from mi_ref.progress import tracked
 from mi_ref.tables import Table
 from mi_ref.text import Prompt
 
@@ -169,19 +170,12 @@ def _computed(
     file: SweepFile | None,
 ) -> list[tuple[float, ...]]:
     """Return every cell's numbers: those of the file, then what is left."""
-    from rich.console import Console
-    from rich.progress import track
-
     values = [] if file is None else list(file.values)
     # Batches are cut as if nothing were finished: a cell's last bits may depend on its company.
     left = [chunk for chunk in chunks(cells, rows) if chunk.stop > len(values)]
     parts = [[cells[n] for n in chunk] for chunk in left]
     found = evaluate_all(model, parts, metrics, position, executor)
-    console = Console(stderr=True)
-    shown = track(
-        found, "sweeping", len(parts), console=console, transient=True,
-        disable=not console.is_terminal,
-    )  # fmt: skip
+    shown = tracked(found, "sweeping", len(parts))
     for chunk, numbers in zip(left, shown, strict=True):
         fresh = numbers[max(0, len(values) - chunk.start) :]
         if file is not None:
