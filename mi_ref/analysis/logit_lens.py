@@ -14,6 +14,7 @@ from typing import Any
 from mi_ref._typing import Array, Float, Int
 from mi_ref.analysis.distributions import entropy, kl_divergence, log_softmax, ranks
 from mi_ref.analysis.lens import Cell, LogitLens, token_id
+from mi_ref.analysis.residual_parts import one_prompt, places_in
 from mi_ref.errors import ShapeError
 from mi_ref.hooks import capture
 from mi_ref.model import LogitsWanted, Model
@@ -63,16 +64,13 @@ def logit_lens(
     Probabilities are in the model's dtype. Entropy and KL are computed from its logits in float64
     and in log space, and are not clamped: no epsilon hides how far apart two predictions are.
     """
-    tokens = model.to_tokens(prompt, prepend_bos=prepend_bos)
-    ids: list[list[int]] = model.backend.to_host(tokens).tolist()
-    if len(ids) != 1:
-        raise ShapeError(f"logit_lens looks at one prompt, not {len(ids)}: call it for each.")
+    tokens, ids = one_prompt(model, prompt, prepend_bos, "logit_lens")
     wanted = None if target is None else token_id(model, target)
     if top < 1:
         raise ShapeError(f"top={top}: at least one token has to be kept.")
-    chosen = _chosen(positions, len(ids[0]))
+    chosen = places_in(positions, len(ids))
     own: LogitsWanted = "all" if positions is None else "none"
-    if chosen == [len(ids[0]) - 1]:
+    if chosen == [len(ids) - 1]:
         own = "last"
     if model.cfg.compat is not None:
         own = "none"  # The lens leaves out what the model's own logits have.
@@ -80,23 +78,12 @@ def logit_lens(
     run = model.run(tokens, capture=[wanted_rows], logits=own)
     return LogitLens(
         prompt=prompt if isinstance(prompt, str) else None,
-        tokens=tuple(ids[0]),
-        str_tokens=tuple(map(model.token_string, ids[0])),
+        tokens=ids,
+        str_tokens=tuple(map(model.token_string, ids)),
         positions=tuple(chosen),
         cells=tuple(_rows(run, wanted, top)),
         model=model,
     )
-
-
-def _chosen(positions: int | Sequence[int] | None, n_pos: int) -> list[int]:
-    """Return positions counted from the front, each once."""
-    if positions is None:
-        return list(range(n_pos))
-    wanted = [positions] if isinstance(positions, int) else list(positions)
-    outside = [place for place in wanted if not -n_pos <= place < n_pos]
-    if outside or not wanted:
-        raise ShapeError(f"positions={wanted} of a prompt of {n_pos} tokens: name some of those.")
-    return list(dict.fromkeys(place % n_pos for place in wanted))
 
 
 def _rows(run: Run, target: int | None, top: int) -> Iterator[tuple[Cell, ...]]:
