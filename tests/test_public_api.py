@@ -6,12 +6,15 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import subprocess
+import sys
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 import mi_ref
+from mi_ref import analysis
 from mi_ref.errors import MiRefError
 from mi_ref.sites import ALL_SITES, at, meanings
 
@@ -35,9 +38,9 @@ def public(module: ModuleType) -> dict[str, Any]:
     }
 
 
-def seen_by_type_checkers() -> set[str]:
-    """Return what the package's file imports under ``if TYPE_CHECKING``."""
-    tree = ast.parse(inspect.getsource(mi_ref))
+def seen_by_type_checkers(package: ModuleType) -> set[str]:
+    """Return what a package's file imports under ``if TYPE_CHECKING``."""
+    tree = ast.parse(inspect.getsource(package))
     block = next(node for node in tree.body if isinstance(node, ast.If))
     imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
     return {alias.asname or alias.name for node in imports for alias in node.names}
@@ -45,13 +48,34 @@ def seen_by_type_checkers() -> set[str]:
 
 def test_all_is_sorted_and_is_what_there_is() -> None:
     assert mi_ref.__all__ == sorted(mi_ref.__all__) == dir(mi_ref)
-    assert set(mi_ref.__all__) == seen_by_type_checkers()
+    assert set(mi_ref.__all__) == seen_by_type_checkers(mi_ref)
     for name in mi_ref.__all__:
         value = getattr(mi_ref, name)
         # What is imported late is what its own module says it is.
         assert getattr(value, "__name__", name) in (name, f"mi_ref.{name}")
     with pytest.raises(AttributeError, match="module 'mi_ref' has no attribute 'HookPoint'"):
         mi_ref.HookPoint  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_analyses_are_functions_whoever_imported_their_files_before() -> None:
+    assert analysis.__all__ == sorted(analysis.__all__) == dir(analysis)
+    assert set(analysis.__all__) == seen_by_type_checkers(analysis)
+    for info in pkgutil.iter_modules(analysis.__path__):
+        importlib.import_module(f"mi_ref.analysis.{info.name}")
+    found = {name: getattr(analysis, name) for name in analysis.__all__}
+    assert [name for name, value in found.items() if isinstance(value, ModuleType)] == ["metrics"]
+    assert all(value.__name__ in (name, "mi_ref.analysis.metrics") for name, value in found.items())
+    with pytest.raises(AttributeError, match=r"'mi_ref\.analysis' has no attribute 'ablate'"):
+        analysis.ablate  # type: ignore[attr-defined]  # noqa: B018
+
+
+def test_analyses_load_on_first_use() -> None:
+    code = (
+        "import sys; from mi_ref import analysis; from mi_ref.analysis import pca;"
+        "print(callable(pca), *(m for m in sys.modules if 'sweep' in m or 'probes' in m))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout == "True\n"
 
 
 def test_every_error_is_public_and_caught_by_one_name() -> None:

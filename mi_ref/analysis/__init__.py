@@ -1,130 +1,190 @@
-"""Questions to a model, one per file, each answered by a value that prints, plots and saves."""
+"""Questions to a model, one per file, each answered by a value that prints, plots and saves.
+
+Names load on first use. Many a function is called as its file, ``ablation`` in ``ablation.py``:
+here the name is always the function, whoever imported the file before.
+"""
 
 from __future__ import annotations
 
-from mi_ref.analysis import metrics
-from mi_ref.analysis.ablation import Ablation, ablation
-from mi_ref.analysis.activation_patching import (
-    activation_patching,
-    head_patching,
-    neuron_patching,
-)
-from mi_ref.analysis.attention_calibration import Calibration, calibrate
-from mi_ref.analysis.attention_doses import AttentionDoseResponse
-from mi_ref.analysis.attention_knockout import AttentionKnockout, attention_knockout
-from mi_ref.analysis.attention_patterns import AttentionPatterns, attention_patterns
-from mi_ref.analysis.attention_steering import attention_dose_response
-from mi_ref.analysis.block_patching import BlockPatching, block_patching
-from mi_ref.analysis.causal_tracing import CausalTrace, causal_tracing
-from mi_ref.analysis.character_helix import CharacterHelix, character_helix
-from mi_ref.analysis.comparison import Change, Comparison, compare
-from mi_ref.analysis.depth_loop import Feedback
-from mi_ref.analysis.effective_attention import effective_attention, mix_by_recurrence, relu_l1
-from mi_ref.analysis.factual_routing import FactualRouting, factual_routing
-from mi_ref.analysis.head_detectors import HeadScores, head_scores
-from mi_ref.analysis.knockout_grid import KnockoutGrid, knockout_grid
-from mi_ref.analysis.lens import Cell, LogitLens
-from mi_ref.analysis.logit_attribution import LogitAttribution, logit_attribution
-from mi_ref.analysis.logit_lens import logit_lens
-from mi_ref.analysis.patching_grid import PatchingGrid
-from mi_ref.analysis.pca import Pca, pca
-from mi_ref.analysis.probes import Probes, linear_probes
-from mi_ref.analysis.recurrent_feedback import (
-    RecurrentFeedback,
-    embedding_direction,
-    generate_with_feedback,
-    recurrent_feedback,
-)
-from mi_ref.analysis.repeated_tokens import repeated_tokens
-from mi_ref.analysis.residual_decomposition import (
-    ResidualDecomposition,
-    residual_decomposition,
-)
-from mi_ref.analysis.rwkv_reads import StateReads, state_reads
-from mi_ref.analysis.rwkv_state import HalfLives, StateNorms, half_lives, state_norms
-from mi_ref.analysis.rwkv_state_sweeps import StateGrid, state_knockout_sweep, state_patching
-from mi_ref.analysis.steering import SteeringVector, steering_vector
-from mi_ref.analysis.steering_convergence import SteeringConvergence, steering_convergence
-from mi_ref.analysis.steering_doses import DoseResponse, dose_response
-from mi_ref.analysis.sweep import Sweep, SweepCell, sweep
-from mi_ref.analysis.token_positions import (
-    TokenPositions,
-    convert_positions,
-    label_spans,
-    token_positions,
-)
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Ablation",
-    "AttentionDoseResponse",
-    "AttentionKnockout",
-    "AttentionPatterns",
-    "BlockPatching",
-    "Calibration",
-    "CausalTrace",
-    "Cell",
-    "Change",
-    "CharacterHelix",
-    "Comparison",
-    "DoseResponse",
-    "FactualRouting",
-    "Feedback",
-    "HalfLives",
-    "HeadScores",
-    "KnockoutGrid",
-    "LogitAttribution",
-    "LogitLens",
-    "PatchingGrid",
-    "Pca",
-    "Probes",
-    "RecurrentFeedback",
-    "ResidualDecomposition",
-    "StateGrid",
-    "StateNorms",
-    "StateReads",
-    "SteeringConvergence",
-    "SteeringVector",
-    "Sweep",
-    "SweepCell",
-    "TokenPositions",
-    "ablation",
-    "activation_patching",
-    "attention_dose_response",
-    "attention_knockout",
-    "attention_patterns",
-    "block_patching",
-    "calibrate",
-    "causal_tracing",
-    "character_helix",
-    "compare",
-    "convert_positions",
-    "dose_response",
-    "effective_attention",
-    "embedding_direction",
-    "factual_routing",
-    "generate_with_feedback",
-    "half_lives",
-    "head_patching",
-    "head_scores",
-    "knockout_grid",
-    "label_spans",
-    "linear_probes",
-    "logit_attribution",
-    "logit_lens",
-    "metrics",
-    "mix_by_recurrence",
-    "neuron_patching",
-    "pca",
-    "recurrent_feedback",
-    "relu_l1",
-    "repeated_tokens",
-    "residual_decomposition",
-    "state_knockout_sweep",
-    "state_norms",
-    "state_patching",
-    "state_reads",
-    "steering_convergence",
-    "steering_vector",
-    "sweep",
-    "token_positions",
-]
+if TYPE_CHECKING:
+    from mi_ref.analysis import metrics as metrics
+    from mi_ref.analysis.ablation import Ablation as Ablation, ablation as ablation
+    from mi_ref.analysis.activation_patching import (
+        activation_patching as activation_patching,
+        head_patching as head_patching,
+        neuron_patching as neuron_patching,
+    )
+    from mi_ref.analysis.attention_calibration import (
+        Calibration as Calibration,
+        calibrate as calibrate,
+    )
+    from mi_ref.analysis.attention_doses import AttentionDoseResponse as AttentionDoseResponse
+    from mi_ref.analysis.attention_knockout import (
+        AttentionKnockout as AttentionKnockout,
+        attention_knockout as attention_knockout,
+    )
+    from mi_ref.analysis.attention_patterns import (
+        AttentionPatterns as AttentionPatterns,
+        attention_patterns as attention_patterns,
+    )
+    from mi_ref.analysis.attention_steering import (
+        attention_dose_response as attention_dose_response,
+    )
+    from mi_ref.analysis.block_patching import (
+        BlockPatching as BlockPatching,
+        block_patching as block_patching,
+    )
+    from mi_ref.analysis.causal_tracing import (
+        CausalTrace as CausalTrace,
+        causal_tracing as causal_tracing,
+    )
+    from mi_ref.analysis.character_helix import (
+        CharacterHelix as CharacterHelix,
+        character_helix as character_helix,
+    )
+    from mi_ref.analysis.comparison import (
+        Change as Change,
+        Comparison as Comparison,
+        compare as compare,
+    )
+    from mi_ref.analysis.depth_loop import Feedback as Feedback
+    from mi_ref.analysis.effective_attention import (
+        effective_attention as effective_attention,
+        mix_by_recurrence as mix_by_recurrence,
+        relu_l1 as relu_l1,
+    )
+    from mi_ref.analysis.factual_routing import (
+        FactualRouting as FactualRouting,
+        factual_routing as factual_routing,
+    )
+    from mi_ref.analysis.head_detectors import HeadScores as HeadScores, head_scores as head_scores
+    from mi_ref.analysis.knockout_grid import (
+        KnockoutGrid as KnockoutGrid,
+        knockout_grid as knockout_grid,
+    )
+    from mi_ref.analysis.lens import Cell as Cell, LogitLens as LogitLens
+    from mi_ref.analysis.logit_attribution import (
+        LogitAttribution as LogitAttribution,
+        logit_attribution as logit_attribution,
+    )
+    from mi_ref.analysis.logit_lens import logit_lens as logit_lens
+    from mi_ref.analysis.patching_grid import PatchingGrid as PatchingGrid
+    from mi_ref.analysis.pca import Pca as Pca, pca as pca
+    from mi_ref.analysis.probes import Probes as Probes, linear_probes as linear_probes
+    from mi_ref.analysis.recurrent_feedback import (
+        RecurrentFeedback as RecurrentFeedback,
+        embedding_direction as embedding_direction,
+        generate_with_feedback as generate_with_feedback,
+        recurrent_feedback as recurrent_feedback,
+    )
+    from mi_ref.analysis.repeated_tokens import repeated_tokens as repeated_tokens
+    from mi_ref.analysis.residual_decomposition import (
+        ResidualDecomposition as ResidualDecomposition,
+        residual_decomposition as residual_decomposition,
+    )
+    from mi_ref.analysis.rwkv_reads import StateReads as StateReads, state_reads as state_reads
+    from mi_ref.analysis.rwkv_state import (
+        HalfLives as HalfLives,
+        StateNorms as StateNorms,
+        half_lives as half_lives,
+        state_norms as state_norms,
+    )
+    from mi_ref.analysis.rwkv_state_sweeps import (
+        StateGrid as StateGrid,
+        state_knockout_sweep as state_knockout_sweep,
+        state_patching as state_patching,
+    )
+    from mi_ref.analysis.steering import (
+        SteeringVector as SteeringVector,
+        steering_vector as steering_vector,
+    )
+    from mi_ref.analysis.steering_convergence import (
+        SteeringConvergence as SteeringConvergence,
+        steering_convergence as steering_convergence,
+    )
+    from mi_ref.analysis.steering_doses import (
+        DoseResponse as DoseResponse,
+        dose_response as dose_response,
+    )
+    from mi_ref.analysis.sweep import Sweep as Sweep, SweepCell as SweepCell, sweep as sweep
+    from mi_ref.analysis.token_positions import (
+        TokenPositions as TokenPositions,
+        convert_positions as convert_positions,
+        label_spans as label_spans,
+        token_positions as token_positions,
+    )
+
+_NAMES = {
+    "ablation": ("Ablation", "ablation"),
+    "activation_patching": ("activation_patching", "head_patching", "neuron_patching"),
+    "attention_calibration": ("Calibration", "calibrate"),
+    "attention_doses": ("AttentionDoseResponse",),
+    "attention_knockout": ("AttentionKnockout", "attention_knockout"),
+    "attention_patterns": ("AttentionPatterns", "attention_patterns"),
+    "attention_steering": ("attention_dose_response",),
+    "block_patching": ("BlockPatching", "block_patching"),
+    "causal_tracing": ("CausalTrace", "causal_tracing"),
+    "character_helix": ("CharacterHelix", "character_helix"),
+    "comparison": ("Change", "Comparison", "compare"),
+    "depth_loop": ("Feedback",),
+    "effective_attention": ("effective_attention", "mix_by_recurrence", "relu_l1"),
+    "factual_routing": ("FactualRouting", "factual_routing"),
+    "head_detectors": ("HeadScores", "head_scores"),
+    "knockout_grid": ("KnockoutGrid", "knockout_grid"),
+    "lens": ("Cell", "LogitLens"),
+    "logit_attribution": ("LogitAttribution", "logit_attribution"),
+    "logit_lens": ("logit_lens",),
+    "patching_grid": ("PatchingGrid",),
+    "pca": ("Pca", "pca"),
+    "probes": ("Probes", "linear_probes"),
+    "recurrent_feedback": (
+        "RecurrentFeedback",
+        "embedding_direction",
+        "generate_with_feedback",
+        "recurrent_feedback",
+    ),
+    "repeated_tokens": ("repeated_tokens",),
+    "residual_decomposition": ("ResidualDecomposition", "residual_decomposition"),
+    "rwkv_reads": ("StateReads", "state_reads"),
+    "rwkv_state": ("HalfLives", "StateNorms", "half_lives", "state_norms"),
+    "rwkv_state_sweeps": ("StateGrid", "state_knockout_sweep", "state_patching"),
+    "steering": ("SteeringVector", "steering_vector"),
+    "steering_convergence": ("SteeringConvergence", "steering_convergence"),
+    "steering_doses": ("DoseResponse", "dose_response"),
+    "sweep": ("Sweep", "SweepCell", "sweep"),
+    "token_positions": ("TokenPositions", "convert_positions", "label_spans", "token_positions"),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted([*_HOME, "metrics"])
+
+
+class _Analyses(ModuleType):
+    """The package, in which Python would bind a file's name to the file once it is imported."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "metrics":
+            return import_module(f"{self.__name__}.metrics")
+        if name not in _HOME:
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}.")
+        value = getattr(import_module(f"{self.__name__}.{_HOME[name]}"), name)
+        setattr(self, name, value)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and _HOME.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+    def __dir__(self) -> list[str]:
+        return list(__all__)
+
+
+# Type checkers know the names from the imports above; this would make every name exist for them.
+if not TYPE_CHECKING:
+    sys.modules[__name__].__class__ = _Analyses
