@@ -54,7 +54,6 @@ def test_errors_are_one_message_and_status_1(
     ("arguments", "said"),
     [
         (["patterns", "--prompt", FRANCE, "--head", "1"], "--head is of a layer"),
-        (["knockout", "--prompt", FRANCE, "--plot", "a.png"], "--plot draws a grid"),
         (["steer", "--prompt", FRANCE, "--toward", ITALY], "needs both --toward and --away"),
         (["steer", "--prompt", FRANCE, *VECTOR, "--key", "4"], "--key: only of an attention edge"),
         (["steer", "--prompt", FRANCE, "--read", "4"], "--read: only of a steering vector"),

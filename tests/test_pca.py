@@ -93,6 +93,8 @@ def test_refusals(tiny: Model, as_users_call: None) -> None:
         pca(tiny, np.ones((1, 3)))
     with pytest.raises(ShapeError, match=r"not \(4,\)"):
         pca(tiny, np.ones(4))
+    with pytest.raises(ShapeError, match=r"not list"):
+        pca(tiny, [[1.0, 2.0], [2.0, 1.0]])
     with pytest.raises(ShapeError, match="all 4 points are the same"):
         pca(tiny, np.ones((4, 3)))
     with pytest.raises(ShapeError, match=r"n_components=3: points \(5, 2\) have 1 to 2"):

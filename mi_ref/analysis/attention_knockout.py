@@ -8,13 +8,14 @@ Source: Geva et al., arXiv:2304.14767, "attention knockout".
 
 from __future__ import annotations
 
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mi_ref import do
 from mi_ref.analysis.attention_edges import edge_weight, logits_for, refuse_unseen
 from mi_ref.analysis.attention_looks import listed
-from mi_ref.analysis.comparison import Change, Comparison, compare
+from mi_ref.analysis.comparison import Change, Comparison, compare, plot_changes
 from mi_ref.analysis.lens import token_id
 from mi_ref.analysis.lens_views import chance
 from mi_ref.analysis.prompt_pair import one_prompt, places
@@ -57,17 +58,11 @@ class AttentionKnockout(Result):
 
     def table(self) -> Table:
         """Return the tokens that changed most, the target first."""
-        where = (
-            f"{listed(self.queries)} → {listed(self.keys)} cut in {listed(self.layers, 'layer')}"
-        )
-        if len(self.heads) < self.model.cfg.n_heads:
-            where += f", {listed(self.heads, 'head')}"
         table = Table(
             ["token", ">id", ">before", ">after", ">change", ">logit change"],
-            f"{where} (weight {chance(self.weight)}): KL {self.comparison.kl:.4g} nats",
+            f"{self._where()} (weight {chance(self.weight)}): KL {self.comparison.kl:.4g} nats",
         )
-        others = (c for c in self.comparison.changes if c.id != self.target.id)
-        for c in (self.target, *others):
+        for c in self._changes():
             table.add(
                 repr(c.token),
                 c.id,
@@ -96,6 +91,23 @@ class AttentionKnockout(Result):
             target=asdict(self.target),
             changes=[asdict(c) for c in self.comparison.changes],
         )
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw the probabilities of those tokens, before and after."""
+        title = f"{self._where()}: KL {self.comparison.kl:.4g} nats"
+        plot_changes(path, self._changes(), title)
+
+    def _where(self) -> str:
+        where = (
+            f"{listed(self.queries)} → {listed(self.keys)} cut in {listed(self.layers, 'layer')}"
+        )
+        if len(self.heads) < self.model.cfg.n_heads:
+            where += f", {listed(self.heads, 'head')}"
+        return where
+
+    def _changes(self) -> list[Change]:
+        """Return the tokens to show, the target first."""
+        return [self.target, *(c for c in self.comparison.changes if c.id != self.target.id)]
 
 
 def attention_knockout(

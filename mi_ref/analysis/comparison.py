@@ -6,6 +6,7 @@ destroyed prediction shows as what it is.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,6 +101,24 @@ class Comparison(Result):
             kl=self.kl,
             changes=[asdict(c) for c in self.changes],
         )
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw the probabilities of the tokens that changed most, before and after."""
+        plot_changes(path, self.changes, f"KL {self.kl:.4g} nats at position {self.position}")
+
+
+def plot_changes(path: str | os.PathLike[str], changes: Sequence[Change], title: str) -> None:
+    """Draw tokens' probabilities before and after; see `plots.bars`."""
+    from mi_ref.analysis.plots import bars
+
+    bars(
+        path,
+        [repr(c.token) for c in changes],
+        {"before": [c.before for c in changes], "after": [c.after for c in changes]},
+        title=title,
+        x_label="probability",
+        y_label="next token",
+    )
 
 
 def compare(

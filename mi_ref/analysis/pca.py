@@ -19,6 +19,9 @@ from mi_ref.errors import BackendError, ShapeError
 from mi_ref.model import Model
 from mi_ref.tables import Table
 
+_DRAWN = 6
+"""Components that a picture shows: more curves cannot be told apart."""
+
 
 @dataclass(frozen=True, slots=True)
 class Axes:
@@ -88,12 +91,12 @@ class Pca(Result):
         )
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw the projections on each component as a curve over the points."""
+        """Draw the projections on the first components as curves over the points."""
         plots.curves(
             path,
             [float(n) for n in range(len(self.labels))],
             {f"PC {n + 1} ({share:.0%})": [row[n] for row in self.projections]
-             for n, share in enumerate(self.shares)},
+             for n, share in enumerate(self.shares[:_DRAWN])},
             title="Principal components",
             x_label="point",
             y_label="projection",
@@ -152,8 +155,10 @@ def principal_axes(
             f"PCA needs a singular value decomposition, and the array library of backend"
             f" {backend.name!r} has no linalg: use one that has it, such as 'numpy' or 'cupy'."
         )
-    if points.ndim != 2 or points.shape[0] < 2:
-        raise ShapeError(f"PCA takes two or more points [n, d], not {tuple(points.shape)}.")
+    shape = getattr(points, "shape", None)
+    if shape is None or len(shape) != 2 or shape[0] < 2:
+        given = type(points).__name__ if shape is None else tuple(shape)
+        raise ShapeError(f"PCA takes an array of two or more points [n, d], not {given}.")
     most = min(points.shape)
     k = most if n_components is None else n_components
     if not 1 <= k <= most:

@@ -1,4 +1,4 @@
-"""Pictures that several analyses share: heat maps and curves. They need matplotlib."""
+"""Pictures that several analyses share: heat maps, curves and bars. They need matplotlib."""
 
 from __future__ import annotations
 
@@ -107,11 +107,48 @@ def curves(
             axes.plot(x, values, marker="o", markersize=3.5, linewidth=1.6, label=name)
         _label(axes, title, y_label, x_label)
         axes.grid(alpha=0.25)
-        if len(lines) > 1:
-            axes.legend(frameon=False, fontsize=8)
+        _legend(figure, len(lines))
         return figure
 
     save_figure(path, draw)
+
+
+def bars(
+    path: str | os.PathLike[str],
+    names: Sequence[str],
+    groups: dict[str, Sequence[float]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+) -> None:
+    """Draw a bar for each name, the first on top, and each of `groups` in a colour of its own."""
+
+    def draw() -> Figure:
+        from matplotlib.figure import Figure
+
+        thick = 0.8 / len(groups)
+        figure = Figure(figsize=(6.4, 1.6 + 0.34 * len(names)), layout="constrained")
+        axes = figure.add_subplot()
+        for group, (name, values) in enumerate(groups.items()):
+            places = [n + group * thick for n in range(len(names))]
+            axes.barh(places, values, height=thick, label=name)
+        _label(axes, title, y_label, x_label)
+        middle = (len(groups) - 1) * thick / 2
+        axes.set_yticks([n + middle for n in range(len(names))], names, parse_math=False)
+        axes.invert_yaxis()
+        axes.grid(alpha=0.25, axis="x")
+        _legend(figure, len(groups))
+        return figure
+
+    save_figure(path, draw)
+
+
+def _legend(figure: Figure, entries: int) -> None:
+    """Name several curves or bars below the axes, where nothing can lie behind the names."""
+    if entries > 1:
+        columns = min(entries, 4)
+        figure.legend(loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
 
 
 def _write_numbers(axes: Axes, values: Sequence[Sequence[float]], image: Any, digits: int) -> None:

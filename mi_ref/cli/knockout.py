@@ -32,14 +32,12 @@ def add(commands: Any) -> None:
     options.add_places(parser, "--query", "who may no longer look", "-1")
     options.add_places(parser, "--key", "at whom", "0; of a grid, all")
     options.add_target(parser)
-    options.add_plot(parser, "the grid")
+    options.add_plot(parser, "what became of the likeliest tokens; of a grid, the KL")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    if arguments.plot is not None and not arguments.grid:
-        arguments.refuse("--plot draws a grid: say --grid too")
     output.check(arguments)
     model = output.open_model(arguments)
     if arguments.grid:
