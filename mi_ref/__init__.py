@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         HubError as HubError,
         MiRefError as MiRefError,
         ShapeError as ShapeError,
+        SweepError as SweepError,
         TokenError as TokenError,
         WeightError as WeightError,
     )
@@ -56,6 +57,7 @@ _HOME = {
     "Run": "run",
     "ShapeError": "errors",
     "State": "state",
+    "SweepError": "errors",
     "TokenError": "errors",
     "WeightError": "errors",
     "at": "sites",

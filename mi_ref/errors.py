@@ -50,5 +50,9 @@ class BackendError(MiRefError, LookupError):
     """A backend is unknown, not installed, or lacks what was asked of it."""
 
 
+class SweepError(MiRefError, ValueError):
+    """A file of a sweep that is not this one's, or a sweep that no file can identify."""
+
+
 class HubError(MiRefError, OSError):
     """A checkpoint is not where it was looked for, or could not be fetched."""

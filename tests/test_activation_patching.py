@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mi_ref
-from mi_ref import Backend, HookError, Model, ShapeError, TokenError, at
+from mi_ref import Backend, HookError, Model, ShapeError, SweepError, TokenError, at
 from mi_ref.analysis.activation_patching import (
     activation_patching,
     head_patching,
@@ -19,16 +19,10 @@ from mi_ref.analysis.activation_patching import (
 )
 from mi_ref.analysis.metrics import LogProbability, logit_difference, token
 from mi_ref.analysis.patching_grid import PatchingGrid
-from mi_ref.analysis.sweep_file import SweepError
 from mi_ref.sites import LayerSite
 
 CLEAN, CORRUPTED = [5, 17, 3, 39, 22], [5, 17, 8, 39, 22]
 FRANCE, ITALY = "The capital of France is", "The capital of Italy is"
-
-
-@pytest.fixture(scope="module")
-def atlas() -> Model:
-    return mi_ref.from_pretrained("atlas")
 
 
 @pytest.fixture(scope="module")

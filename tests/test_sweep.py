@@ -13,7 +13,17 @@ import numpy as np
 import pytest
 
 import mi_ref
-from mi_ref import Backend, BackendError, HookError, Model, ShapeError, TokenError, at, do
+from mi_ref import (
+    Backend,
+    BackendError,
+    HookError,
+    Model,
+    ShapeError,
+    SweepError,
+    TokenError,
+    at,
+    do,
+)
 from mi_ref.analysis.metrics import Likeliest, LogProbability, Probability, logit_difference, token
 from mi_ref.analysis.sweep import Sweep, SweepCell, sweep
 from mi_ref.analysis.sweep_cells import chunks, settle
@@ -132,11 +142,15 @@ def test_executors_give_the_same_bits(load: Callable[[str, Backend, str], Model]
         assert sweep(model, IDS, cells, metric, rows=3, executor=processes) == here
 
 
-def test_dask_gives_the_same_bits(load: Callable[[str, Backend, str], Model]) -> None:
+@pytest.mark.parametrize("processes", [False, True], ids=["threads", "processes"])
+def test_a_local_dask_cluster_gives_the_same_bits(
+    load: Callable[[str, Backend, str], Model], processes: bool
+) -> None:
     distributed = pytest.importorskip("distributed")
     model = load("llama2", mi_ref.get_backend("numpy"), "float64")
     cells, metric = mixed_cells(model), Probability(token(model, 9))
-    with distributed.Client(processes=False, dashboard_address=None) as client:
+    alone = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.Client(processes=processes, **alone) as client:
         found = sweep(model, IDS, cells, metric, rows=3, executor=client.get_executor())
     assert found == sweep(model, IDS, cells, metric, rows=3)
 
@@ -154,8 +168,6 @@ def test_workers_refuse_what_they_cannot_load(
 ) -> None:
     import shutil
     from dataclasses import replace
-
-    from mi_ref.analysis.sweep_file import SweepError
 
     with pytest.raises(BackendError, match="no backend named 'numpy-readonly'"):
         spec_of(load("llama2", read_only, "float32"))

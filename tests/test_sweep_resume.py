@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 
 import mi_ref.analysis.sweep_workers as workers
-from mi_ref import Model, at, do
+from mi_ref import Model, SweepError, at, do
 from mi_ref.analysis.metrics import Divergence, LogProbability, Metric, Probability, token
 from mi_ref.analysis.sweep import SweepCell, sweep
 from mi_ref.analysis.sweep_cells import evaluate
-from mi_ref.analysis.sweep_file import SweepError
 
 IDS = [5, 17, 3, 39, 22, 9]
 

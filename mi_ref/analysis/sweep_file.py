@@ -18,16 +18,12 @@ from typing import Any
 from mi_ref.analysis.metrics import Metric
 from mi_ref.analysis.sweep_cells import SettledCell
 from mi_ref.backend import Backend
-from mi_ref.errors import MiRefError
+from mi_ref.errors import SweepError
 from mi_ref.hooks import Edit
 from mi_ref.interventions import Intervention
 from mi_ref.model import Model
 
 _FORMAT = "mi_ref.sweep_cells/1"
-
-
-class SweepError(MiRefError, ValueError):
-    """A file of a sweep that is not this one's, or a sweep that no file can identify."""
 
 
 def identity(

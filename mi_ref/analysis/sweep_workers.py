@@ -11,8 +11,8 @@ from typing import Literal, cast
 
 from mi_ref.analysis.metrics import Metric
 from mi_ref.analysis.sweep_cells import SettledCell, evaluate
-from mi_ref.analysis.sweep_file import SweepError
 from mi_ref.backend import get_backend
+from mi_ref.errors import SweepError
 from mi_ref.loading import from_pretrained
 from mi_ref.model import Model
 
