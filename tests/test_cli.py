@@ -190,6 +190,18 @@ def test_version_and_help(run: Callable[..., Outcome]) -> None:
         assert f"example:\n  mi-ref {command}" in out
 
 
+def test_the_package_runs_as_a_module() -> None:
+    def ran(*arguments: str) -> tuple[int, str, str]:
+        command = [sys.executable, "-m", "mi_ref", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    assert ran("--version") == (0, f"mi-ref {version('mi_ref')}\n", "")
+    status, out, err = ran("tokens", "a", "--model", "/nowhere/at/all")
+    assert (status, out) == (1, "")
+    assert err.startswith("mi-ref: error: ")
+
+
 @pytest.mark.parametrize(
     ("raised", "status", "said"),
     [

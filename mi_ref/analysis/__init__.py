@@ -95,10 +95,11 @@ if TYPE_CHECKING:
         state_norms as state_norms,
     )
     from mi_ref.analysis.rwkv_state_sweeps import (
-        StateGrid as StateGrid,
         state_knockout_sweep as state_knockout_sweep,
         state_patching as state_patching,
+        state_steering_sweep as state_steering_sweep,
     )
+    from mi_ref.analysis.state_grid import StateGrid as StateGrid
     from mi_ref.analysis.steering import (
         SteeringVector as SteeringVector,
         steering_vector as steering_vector,
@@ -152,7 +153,8 @@ _NAMES = {
     "residual_decomposition": ("ResidualDecomposition", "residual_decomposition"),
     "rwkv_reads": ("StateReads", "state_reads"),
     "rwkv_state": ("HalfLives", "StateNorms", "half_lives", "state_norms"),
-    "rwkv_state_sweeps": ("StateGrid", "state_knockout_sweep", "state_patching"),
+    "rwkv_state_sweeps": ("state_knockout_sweep", "state_patching", "state_steering_sweep"),
+    "state_grid": ("StateGrid",),
     "steering": ("SteeringVector", "steering_vector"),
     "steering_convergence": ("SteeringConvergence", "steering_convergence"),
     "steering_doses": ("DoseResponse", "dose_response"),

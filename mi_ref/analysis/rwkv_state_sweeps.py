@@ -1,117 +1,33 @@
 """Which tokens' writes and which heads' states carry a recurrent model's prediction.
 
 `state_knockout_sweep` keeps one token at a time from writing, in one layer at a time. It does not
-make the token invisible; see `mi_ref.state_knockout` for what is left of it. `state_patching` takes
-one head's matrix at a time from another text's state. Each cell is a run of its own, and is
-measured against the same untouched run: KL in nats, exact, and the target's probability.
+make the token invisible; see `mi_ref.state_knockout` for what is left of it.
+`state_steering_sweep` multiplies what tokens write, and `state_patching` takes one head's matrix
+at a time from another text's state. Each cell is a run of its own, and is measured against the
+same untouched run: KL in nats, exact, and the target's probability.
 
-Source: candle-mi's state knockout; Sharma, Atkinson, Bau 2024, arXiv:2404.03646, for patching.
+Source: candle-mi's state knockout and steering; Sharma, Atkinson, Bau 2024, arXiv:2404.03646, for
+patching.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Unpack
 
-from mi_ref.analysis.lens_views import chance
+from mi_ref.analysis import metrics
 from mi_ref.analysis.next_token import Outcome, untouched
 from mi_ref.analysis.prompt_pair import one_prompt, places, position_names
-from mi_ref.analysis.result import Result, record_of
+from mi_ref.analysis.state_grid import StateGrid
+from mi_ref.analysis.sweep import SweepCell, SweepOptions, sweep
 from mi_ref.errors import ShapeError
 from mi_ref.interventions import Places
 from mi_ref.model import Model
 from mi_ref.progress import tracked
 from mi_ref.run import Run
 from mi_ref.state import State
-from mi_ref.state_interventions import state_knockout
-from mi_ref.tables import Table
+from mi_ref.state_interventions import StateEdits, state_knockout, state_steering
 from mi_ref.text import Prompt
-
-Grid = tuple[tuple[Outcome, ...], ...]
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class StateGrid(Result):
-    """What is left of a prediction after each of many changes of the state.
-
-    Attributes
-    ----------
-    kind : str
-        ``"state_knockout"`` or ``"state_patching"``.
-    cells : tuple of tuple of Outcome
-        By layer in the order of `layers`, then by column.
-    layers : tuple of int
-        Those changed.
-    columns : tuple of str
-        What the columns are: tokens, or heads.
-    together : tuple of Outcome
-        By column: changed in all of `layers` at once.
-    natural : float
-        The target's probability without any change.
-    target, target_token : int, str
-        The token followed.
-    prompts : tuple of tuple of int
-        The tokens of the prompt; for patching, of what is patched, of the source and of what both
-        read then.
-    """
-
-    kind: str
-    cells: Grid
-    layers: tuple[int, ...]
-    columns: tuple[str, ...]
-    together: tuple[Outcome, ...]
-    natural: float
-    target: int
-    target_token: str
-    prompts: tuple[tuple[int, ...], ...]
-    model: Model = field(compare=False)
-
-    def strongest(self) -> tuple[int, int]:
-        """Return the layer and the column (counted from 0) whose change costs most nats."""
-        ranked = [
-            (cell.kl, layer, column)
-            for layer, row in zip(self.layers, self.cells, strict=True)
-            for column, cell in enumerate(row)
-        ]
-        _, layer, column = max(ranked)
-        return layer, column
-
-    def table(self) -> Table:
-        """Return one row per layer, each cell with the target's probability and the KL."""
-        title = f"p({self.target_token!r}), unchanged {chance(self.natural)}, and KL in nats"
-        table = Table([">layer", *(f">{name}" for name in self.columns)], title)
-        for layer, row in zip((*self.layers, "all"), (*self.cells, self.together), strict=True):
-            table.add(layer, *(f"{chance(cell.probability)} {cell.kl:.2f}" for cell in row))
-        return table
-
-    def record(self) -> dict[str, Any]:
-        """Return everything, ready for JSON."""
-        return record_of(
-            self.model,
-            self.kind,
-            self.prompts,
-            units={"kl": "nats, KL(unchanged || changed)"},
-            layers=list(self.layers),
-            columns=list(self.columns),
-            target={"id": self.target, "token": self.target_token, "natural": self.natural},
-            cells=[[asdict(cell) for cell in row] for row in self.cells],
-            together=[asdict(cell) for cell in self.together],
-        )
-
-    def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw the KL: layers over columns."""
-        from mi_ref.analysis.plots import heat_map
-
-        heat_map(
-            path, [[cell.kl for cell in row] for row in self.cells],
-            rows=[str(layer) for layer in self.layers],
-            columns=[name.removeprefix("head ") for name in self.columns],
-            title=self.kind.replace("_", " ").capitalize(), row_label="layer",
-            column_label="head" if self.kind == "state_patching" else "token",
-            unit="KL(unchanged || changed), nats",
-        )  # fmt: skip
 
 
 def state_knockout_sweep(
@@ -123,6 +39,7 @@ def state_knockout_sweep(
     layers: Places = None,
     heads: Sequence[int] | None = None,
     prepend_bos: bool | None = None,
+    **options: Unpack[SweepOptions],
 ) -> StateGrid:
     """Keep each token from writing into each layer's state, and see what is then predicted.
 
@@ -140,24 +57,104 @@ def state_knockout_sweep(
         In which heads; None for all.
     prepend_bos : bool or None
         As for `Model.run`.
+    **options
+        As for `mi_ref.analysis.sweep.sweep`: ``rows``, ``executor``, ``resume``.
     """
     tokens = one_prompt(model, prompt, prepend_bos)
     chosen = places(positions, len(tokens), "positions")
-    numbers = places(layers, model.cfg.n_layers, "layers")
+    names = position_names(model, tokens)
+    return _swept(
+        model,
+        tokens,
+        "state_knockout",
+        lambda column, where: state_knockout([chosen[column]], layers=where, heads=heads),
+        tuple(names[pos] for pos in chosen),
+        places(layers, model.cfg.n_layers, "layers"),
+        target,
+        options,
+    )
+
+
+def state_steering_sweep(
+    model: Model,
+    prompt: Prompt,
+    scales: Sequence[float] = (0.0, 0.5, 1.5, 2.0, 4.0),
+    *,
+    target: str | int | None = None,
+    positions: Places = None,
+    layers: Places = None,
+    heads: Sequence[int] | None = None,
+    prepend_bos: bool | None = None,
+    **options: Unpack[SweepOptions],
+) -> StateGrid:
+    """Multiply what tokens write into each layer's state, and see what is then predicted.
+
+    Parameters
+    ----------
+    model, prompt, target, layers, heads, prepend_bos, **options
+        As for `state_knockout_sweep`.
+    scales : sequence of float
+        Of the writes, one run each; 0 is a knockout, 1 changes nothing.
+    positions : int, slice, sequence or None
+        Whose writes, all of them together; None for all.
+
+    Returns
+    -------
+    StateGrid
+        Layers by scales.
+    """
+    if not scales:
+        raise ShapeError("scales is empty: name at least one factor of the writes.")
+    tokens = one_prompt(model, prompt, prepend_bos)
+    chosen = places(positions, len(tokens), "positions")
+    return _swept(
+        model,
+        tokens,
+        "state_steering",
+        lambda n, where: state_steering(chosen, scale=scales[n], layers=where, heads=heads),
+        tuple(f"× {scale:g}" for scale in scales),
+        places(layers, model.cfg.n_layers, "layers"),
+        target,
+        options,
+    )
+
+
+def _swept(
+    model: Model,
+    tokens: tuple[int, ...],
+    kind: str,
+    edits: Callable[[int, Sequence[int]], StateEdits],
+    columns: tuple[str, ...],
+    layers: tuple[int, ...],
+    target: str | int | None,
+    options: SweepOptions,
+) -> StateGrid:
+    """Return what each column's edits do, in one layer after the other and in all at once."""
     clean = model.run(tokens, logits="last")
     base = untouched(clean, target)
-
-    def knocked(position: int, where: Sequence[int]) -> Outcome:
-        edits = state_knockout([position], layers=where, heads=heads)
-        return base.outcome(model.run(tokens, logits="last", edits=edits))
-
-    names = position_names(model, tokens)
+    rows = [*((layer,) for layer in layers), layers]
+    found = sweep(
+        model,
+        tokens,
+        [
+            SweepCell(edits(n, where), label=f"layer {', '.join(map(str, where))}, {name}")
+            for where in rows
+            for n, name in enumerate(columns)
+        ],
+        [
+            metrics.Probability(metrics.token(model, base.target)),
+            metrics.divergence(model, clean.logits_at()),
+        ],
+        **options,
+    )
+    cells = [Outcome(*values) for values in found.values]
+    grid = [tuple(cells[n : n + len(columns)]) for n in range(0, len(cells), len(columns))]
     return StateGrid(
-        kind="state_knockout",
-        cells=tuple(tuple(knocked(pos, [n]) for pos in chosen) for n in tracked(numbers, "layers")),
-        layers=numbers,
-        columns=tuple(names[pos] for pos in chosen),
-        together=tuple(knocked(pos, numbers) for pos in chosen),
+        kind=kind,
+        cells=tuple(grid[:-1]),
+        layers=layers,
+        columns=columns,
+        together=grid[-1],
         natural=base.outcome(clean).probability,
         target=base.target,
         target_token=base.token,

@@ -9,6 +9,7 @@ from mi_ref.cli import options, output, state_views
 
 _EXAMPLE = """\
 mi-ref rwkv-state --prompt "The capital of France is" --knockout
+  mi-ref rwkv-state --prompt "The capital of France is" --position 4 --scale 0.5 --scale 2
   mi-ref rwkv-state --prompt "The capital of France is" --target " Rome" \\
       --patch-from "The capital of Italy is\""""
 
@@ -31,12 +32,17 @@ def add(commands: Any) -> None:
         "--knockout", action="store_true", help="keep each token from writing, layer by layer"
     )
     what.add_argument(
+        "--scale", type=options.finite, action="append", metavar="X",
+        help="multiply what the tokens at --position write, layer by layer; may be repeated",
+    )  # fmt: skip
+    what.add_argument(
         "--patch-from", metavar="TEXT",
         help="take each head's state from this prompt, before both read the end they share",
     )  # fmt: skip
     options.add_target(parser)
     options.add_places(parser, "--layer", "which layers to change")
     options.add_places(parser, "--position", "at which tokens to look", "all; to read at, -1")
+    options.add_sweep(parser)
     options.add_plot(parser, "what the table shows")
     parser.set_defaults(run=run)
 
@@ -46,12 +52,13 @@ def run(arguments: argparse.Namespace) -> None:
     if why := _refusal(arguments):
         arguments.refuse(why)
     output.check(arguments)
+    output.check_output(arguments.resume)
     model = output.open_model(arguments)
     if arguments.half_lives:
         state_views.half_lives(arguments, model)
     elif arguments.reads:
         state_views.reads(arguments, model)
-    elif arguments.knockout or arguments.patch_from is not None:
+    elif _changes(arguments):
         state_views.changes(arguments, model)
     else:
         state_views.norms(arguments, model)
@@ -59,12 +66,18 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _refusal(arguments: argparse.Namespace) -> str:
     """Return which options do not go together; empty if all do."""
-    changes = arguments.knockout or arguments.patch_from is not None
-    if not changes and (arguments.target or arguments.layer) is not None:
-        return "--target and --layer are of --knockout and --patch-from"
+    if not _changes(arguments) and (arguments.target or arguments.layer) is not None:
+        return "--target and --layer are of --knockout, --scale and --patch-from"
+    if arguments.resume is not None and not (arguments.knockout or arguments.scale):
+        return "--resume is of --knockout and --scale"
     if arguments.position is not None:
         if arguments.half_lives or arguments.patch_from is not None:
             return "--half-lives and --patch-from are of the whole prompt: leave out --position"
         if arguments.reads and (len(arguments.position) > 1 or "all" in arguments.position):
             return "--reads is of one --position"
     return ""
+
+
+def _changes(arguments: argparse.Namespace) -> bool:
+    """Whether the state is changed, not only looked at."""
+    return bool(arguments.knockout or arguments.scale) or arguments.patch_from is not None

@@ -10,7 +10,7 @@ from mi_ref.cli import options, output
 
 if TYPE_CHECKING:
     from mi_ref import Model
-    from mi_ref.analysis.rwkv_state_sweeps import StateGrid
+    from mi_ref.analysis.state_grid import StateGrid
 
 
 def norms(arguments: argparse.Namespace, model: Model) -> None:
@@ -82,7 +82,10 @@ def changes(arguments: argparse.Namespace, model: Model) -> None:
     """Show what is left of the prediction when writes are kept away, or states patched."""
     from mi_ref.analysis.lens_views import chance
 
-    found = _knockout(arguments, model) if arguments.knockout else _patching(arguments, model)
+    patches = arguments.patch_from is not None
+    found = (_patching if patches else _knockout if arguments.knockout else _steering)(
+        arguments, model
+    )
     layer, column = found.strongest()
     cell = found.cells[found.layers.index(layer)][column]
     conclusion = (
@@ -90,7 +93,7 @@ def changes(arguments: argparse.Namespace, model: Model) -> None:
         f" {found.target_token!r} from {chance(found.natural)} to"
         f" {chance(cell.probability)}."
     )
-    names = ["tokens"] if arguments.knockout else ["patched", "source ", "then   "]
+    names = ["patched", "source ", "then   "] if patches else ["tokens"]
     prompts = dict(zip(names, found.prompts, strict=True))
     output.show(arguments, model, found, conclusion, prompts=prompts)
 
@@ -105,6 +108,24 @@ def _knockout(arguments: argparse.Namespace, model: Model) -> StateGrid:
         positions=options.chosen(arguments.position),
         layers=options.chosen(arguments.layer),
         prepend_bos=arguments.bos,
+        rows=arguments.rows,
+        resume=arguments.resume,
+    )
+
+
+def _steering(arguments: argparse.Namespace, model: Model) -> StateGrid:
+    from mi_ref.analysis.rwkv_state_sweeps import state_steering_sweep
+
+    return state_steering_sweep(
+        model,
+        arguments.prompt,
+        arguments.scale,
+        target=arguments.target,
+        positions=options.chosen(arguments.position),
+        layers=options.chosen(arguments.layer),
+        prepend_bos=arguments.bos,
+        rows=arguments.rows,
+        resume=arguments.resume,
     )
 
 
