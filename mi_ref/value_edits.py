@@ -23,6 +23,12 @@ from mi_ref.sites import at
 MeanOver = Literal["batch", "pos"]
 
 
+def _pos_axis(axes: Sequence[str]) -> int | None:
+    """Return which axis, from the end, `positions` are along."""
+    places = (n - len(axes) for n, axis in enumerate(axes) if axis in ("pos", "query_pos"))
+    return next(places, None)
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Replace(Intervention):
     """Put `value` in the place of the activation."""
@@ -54,9 +60,9 @@ class Replace(Intervention):
         self, axes: Sequence[str], shape: Sequence[int], sizes: Sequence[int], n_pos: int
     ) -> int | None:
         """Return the axis, from the end, that has one entry for each chosen position."""
-        if self.positions is None or "pos" not in axes:
+        axis = _pos_axis(axes)
+        if self.positions is None or axis is None:
             return None
-        axis = axes.index("pos") - len(axes)
         if len(shape) < -axis or shape[axis] in (1, sizes[axis]):
             return None
         return axis if shape[axis] == len(indices(self.positions, n_pos)) else None
@@ -64,9 +70,11 @@ class Replace(Intervention):
     def _spread(self, x: Array, hook: Hook) -> Array:
         """Return the value; one for each chosen position is put where its position is."""
         backend, value = backend_of(hook), self.value
-        n_pos = x.shape[1] if hook.pos is None or hook.n_pos is None else hook.n_pos
-        shape = shape_of(value)
-        axis = self._own_axis(hook.point.site.axes, shape, x.shape, n_pos)
+        axes, shape = hook.point.site.axes, shape_of(value)
+        n_pos = hook.n_pos
+        if n_pos is None or hook.pos is None:
+            n_pos = x.shape[_pos_axis(axes) or 0]
+        axis = self._own_axis(axes, shape, x.shape, n_pos)
         if axis is None:
             return as_array(value, x, backend)
         place = {pos: n for n, pos in enumerate(indices(self.positions, n_pos))}

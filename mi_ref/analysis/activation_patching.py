@@ -121,11 +121,12 @@ def head_patching(
     model, clean, corrupted, direction, metric, layers, prepend_bos, **options
         As for `activation_patching`.
     site : LayerSite or None
-        With an axis of heads; None for ``at.z``, or of recurrent models ``at.rwkv_wkv``.
+        With an axis of heads; None for ``at.z``, or of recurrent models ``at.rwkv_wkv``. With
+        ``at.pattern`` a head looks where it looks in the other prompt, at values of its own.
     heads : Places
         Which; None for all.
     positions : Places
-        Where each patch acts; None for everywhere.
+        Where each patch acts (of patterns, which queries); None for everywhere.
     per_position : bool
         Whether each position is a patch of its own.
 
@@ -136,19 +137,18 @@ def head_patching(
     """
     if site is None:
         site = at.rwkv_wkv if model.cfg.recurrent else at.z
-    if site.axes[1:3] not in (("pos", "head"), ("pos", "kv_head")):
-        raise HookError(f"{site!r} has the axes {' '.join(site.axes)}: pos and head are needed.")
+    head_axis, pos_axis = _axes_of_heads(site)
     patching = _read(model, clean, corrupted, direction, metric, prepend_bos)
     depth = places(layers, model.cfg.n_layers, "layers")
     where = places(positions, len(patching.base_tokens), "positions")
     held = _source(patching, site, depth, where)
-    which = places(heads, held[depth[0]].shape[2], "heads")
+    which = places(heads, held[depth[0]].shape[head_axis], "heads")
 
     def cell(layer: int, head: int, column: int | None) -> SweepCell:
-        value = held[layer][:, :, head : head + 1, ...]
+        value = _one(held[layer], head_axis, head)
         chosen: tuple[int, ...] = where
         if column is not None:
-            value, chosen = value[:, column : column + 1, ...], (where[column],)
+            value, chosen = _one(value, pos_axis, column), (where[column],)
         edit = do.replace(value, positions=chosen, heads=head)
         return SweepCell(((site[layer], edit),), label=f"{site[layer]!r} head {head}")
 
@@ -231,6 +231,19 @@ def neuron_patching(
         axes=("position", "neuron"),
         **options,
     )
+
+
+def _axes_of_heads(site: LayerSite) -> tuple[int, int]:
+    """Return which axes of a site are the heads and the positions that a patch acts at."""
+    found = {axis.removeprefix("kv_").removeprefix("query_"): n for n, axis in enumerate(site.axes)}
+    if not {"head", "pos"} <= set(found):
+        raise HookError(f"{site!r} has the axes {' '.join(site.axes)}: pos and head are needed.")
+    return found["head"], found["pos"]
+
+
+def _one(x: Array, axis: int, n: int) -> Array:
+    """Return entry `n` along an axis, which stays."""
+    return x[(slice(None),) * axis + (slice(n, n + 1),)]
 
 
 def _read(
