@@ -8,17 +8,24 @@ nothing more.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import numpy as np
 import pytest
+from golden_copies import Altered, altered_copy
+from hub_repos import repos
+from hub_server import HubServer, point_to
+from huggingface_hub import constants
+from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
 import mi_ref
-from mi_ref import Backend, Model, get_backend
+from mi_ref import Backend, Model, get_backend, hub
 from mi_ref.ops import Op, Ops, standard_ops
 from mi_ref.testing import golden_cases
 
@@ -194,6 +201,18 @@ def tiny() -> Model:
 
 
 @pytest.fixture(scope="session")
+def atlas() -> Model:
+    """The bundled model, as a user loads it."""
+    return mi_ref.from_pretrained("atlas")
+
+
+@pytest.fixture(scope="session")
+def tested(request: pytest.FixtureRequest) -> Backend:
+    """The backend whose own operations are compared with their definitions."""
+    return get_backend(request.config.getoption("--backend") or "numpy")
+
+
+@pytest.fixture(scope="session")
 def read_only() -> Backend:
     """NumPy with arrays that nobody may write to."""
     return _backend("numpy-readonly")
@@ -209,6 +228,42 @@ def guarded() -> Callable[[Op], Op]:
 def as_users_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """Switch off the type checker of the test run, which refuses mistakes before mi_ref does."""
     monkeypatch.setattr("jaxtyping.config.jaxtyping_disable", True)
+
+
+@pytest.fixture
+def hub_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A Hub client with an empty cache, no login, no server and no pauses between its retries.
+
+    Bundled models are those that a test writes into the folder models.
+    """
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(hub, "_MODELS", tmp_path / "models")
+    point_to(monkeypatch, "http://127.0.0.1:9")
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    disable_progress_bars()
+    yield
+    enable_progress_bars()
+    huggingface_hub.close_session()
+
+
+@pytest.fixture
+def server(hub_client: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A local Hub that the client asks."""
+    with HubServer(repos()) as running:
+        point_to(monkeypatch, running.url)
+        yield running
+
+
+@pytest.fixture
+def altered(repository: Path, tmp_path: Path) -> Altered:
+    """Write a golden model's folder anew, its tensors changed."""
+    return lambda case, change: altered_copy(repository / "golden" / case, tmp_path, change)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
+import huggingface_hub
+import pytest
+from huggingface_hub import constants
+
 
 class Request(NamedTuple):
     method: str
@@ -146,3 +150,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body[: len(body) // 2] if half else body)
+
+
+def point_to(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Make the client ask the Hub at `url`, by connections of its own."""
+    huggingface_hub.close_session()
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

@@ -12,6 +12,7 @@ from mutations import (
     attention,
     blocks,
     both,
+    but_heads,
     config,
     each_expert,
     eps,
@@ -42,11 +43,6 @@ def bessel(right: Ops) -> Any:
         return np.sqrt(np.sum(x * x, axis=-1, keepdims=True) / (n - 1) + eps)
 
     return wrong
-
-
-def but_heads(right: Ops) -> Any:
-    """Centre the residual stream only."""
-    return lambda x: right.center(x) if x.ndim == 3 else x
 
 
 def gain(slot: str, change: Any) -> Any:

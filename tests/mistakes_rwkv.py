@@ -6,12 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from mutations import Mistake, Mutation, both, config, operation, params
+from mutations import Mistake, Mutation, both, but_heads, config, operation, params
 from mutations_rwkv import Position, by_token, channel_mix, rewritten, structure, time_mix
 
 from mi_ref import Model
 from mi_ref.config import LayerNorm
-from mi_ref.ops import Ops
 from mi_ref.params import LowRank, Norm
 
 
@@ -41,11 +40,6 @@ def heads_by_width(model: Model) -> Model:
 
     bonus = time_mix(bonus=lambda w: w.bonus.reshape(w.bonus.shape[::-1]))
     return both(structure(turned), bonus)(model)
-
-
-def but_heads(right: Ops) -> Any:
-    """Centre the residual stream only."""
-    return lambda x: right.center(x) if x.ndim == 3 else x
 
 
 def in_order(slot: str, names: str, stored: str) -> dict[str, Any]:

@@ -159,6 +159,11 @@ def operation(**changes: Callable[[Ops], Any]) -> Mutation:
     return plant
 
 
+def but_heads(right: Ops) -> Any:
+    """Centre the residual stream only."""
+    return lambda x: right.center(x) if x.ndim == 3 else x
+
+
 def both(*mutations: Mutation) -> Mutation:
     """Plant several, which only together are one mistake."""
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from mi_ref import Hook, Model, Run, State
-from mi_ref.sites import Point
 from mi_ref.state import PARTS
 
 CASES = ("rwkv6", "rwkv6-fla", "rwkv7", "rwkv7-plain")
@@ -19,14 +18,6 @@ ROWS = [LONG[:6], LONG, LONG[4:16]]
 SIDES: tuple[Any, ...] = ("left", "right")
 BOUND = 1e-12
 """What float64 is held to, relative."""
-
-
-def everything(model: Model) -> list[Point]:
-    return [entry.point for entry in model.hook_points]
-
-
-def editable(model: Model) -> list[Point]:
-    return [entry.point for entry in model.hook_points if entry.editable]
 
 
 def state_of(run: Run) -> State:

@@ -128,14 +128,15 @@ def test_only_the_chosen_position_is_replaced(load: Callable[[str, Backend, str]
 
 
 @pytest.mark.parametrize(
-    ("case", "site"), [("llama2", at.z), ("llama2", at.v), ("rwkv7", at.rwkv_wkv)]
+    ("case", "site"),
+    [("llama2", at.z), ("llama2", at.v), ("gemma2", at.pattern), ("rwkv7", at.rwkv_wkv)],
 )
 def test_heads_are_the_patches_made_by_hand(
     load: Callable[[str, Backend, str], Model], case: str, site: LayerSite
 ) -> None:
     model = exact(load, case)
     metric = logit_difference(model, 7, 9)
-    site_asked = site if site is at.v else None
+    site_asked = None if site in (at.z, at.rwkv_wkv) else site
     found = head_patching(model, CLEAN, CORRUPTED, site=site_asked, metric=metric)
     assert found.site == repr(site)
     some = head_patching(
@@ -153,7 +154,11 @@ def test_heads_are_the_patches_made_by_hand(
     for layer, head in [(0, 0), (1, n_heads - 1)]:
         row = layer * n_heads + head
         assert some.rows[row] == f"{layer}.{head}"
-        expected = [hand(layer, ALL, where, head)[0] for where in (ALL, [2, 4], 2, 4)]
+        places = [
+            (ALL, head, where) if site is at.pattern else (ALL, where, head)
+            for where in (ALL, [2, 4], 2, 4)
+        ]
+        expected = [hand(layer, *place)[0] for place in places]
         values = found.values[layer][head], two.values[layer][head], *some.values[row]
         assert values == pytest.approx(expected, rel=1e-11)
 

@@ -16,11 +16,6 @@ from mi_ref import Model, at
 FOLDER = Path(mi_ref.__file__).parent / "models" / "atlas"
 
 
-@pytest.fixture(scope="module")
-def atlas() -> Model:
-    return mi_ref.from_pretrained("atlas")
-
-
 def completes(model: Model, prompt: str, answer: str) -> bool:
     """Return whether greedy decoding after `prompt` says all of `answer`."""
     start = list(model.tokenizer.encode(prompt).ids)

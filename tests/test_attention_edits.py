@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from by_hand import host
 
 from mi_ref import Backend, Hook, HookError, Model, at, do, get_backend
 from mi_ref.config import Attention
@@ -15,10 +16,6 @@ pytestmark = pytest.mark.usefixtures("as_users_call")
 PROMPT = [[30, 12, 5, 14, 19], [39, 21, 4, 16, 28]]
 ROWS = [[30, 12, 5], [39, 21, 4, 16, 28]]
 CASES = ("llama2", "gemma2", "mistral-window", "gpt2", "qwen3")
-
-
-def host(model: Model, x: Any) -> Any:
-    return model.backend.to_host(x)
 
 
 def seen(model: Model, edits: Any, layer: int = 0, prompt: Any = PROMPT, **options: Any) -> Any:

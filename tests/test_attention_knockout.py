@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from by_hand import log_probs
 
 import mi_ref
 from mi_ref import Backend, HookError, Model, ShapeError, TokenError, at
@@ -18,11 +19,6 @@ from mi_ref.analysis.knockout_grid import KnockoutGrid, knockout_grid
 PROMPT = "The capital of France is"
 IDS = [5, 17, 3, 40, 22, 9]
 FAMILIES = ["llama2", "gemma2", "gpt2", "mistral-window", "phi"]
-
-
-@pytest.fixture(scope="module")
-def atlas() -> Model:
-    return mi_ref.from_pretrained("atlas")
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +46,6 @@ def by_hand(
     edits = [(at.pattern[layer], model.backend.from_host(cut))]
     edited = model.backend.to_host(model.run(IDS, edits=edits).logits)
     return edited[0], float(np.mean(lost))
-
-
-def log_probs(logits: Any) -> Any:
-    return logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
 
 
 @pytest.mark.parametrize("case", FAMILIES)

@@ -24,11 +24,6 @@ IDS = [5, 17, 3, 40, 22, 9]
 
 
 @pytest.fixture(scope="module")
-def atlas() -> Model:
-    return mi_ref.from_pretrained("atlas")
-
-
-@pytest.fixture(scope="module")
 def found(atlas: Model) -> AttentionPatterns:
     return attention_patterns(atlas, PROMPT)
 

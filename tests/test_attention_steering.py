@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from by_hand import log_probs
 
 import mi_ref
 from mi_ref import Backend, HookError, Model, ShapeError, at, do
@@ -22,17 +23,8 @@ IDS = [5, 17, 3, 40, 22, 9]
 
 
 @pytest.fixture(scope="module")
-def atlas() -> Model:
-    return mi_ref.from_pretrained("atlas")
-
-
-@pytest.fixture(scope="module")
 def found(atlas: Model) -> AttentionDoseResponse:
     return attention_dose_response(atlas, PROMPT, key=4, weights=[1.0, 0.0, 0.1, 0.5])
-
-
-def log_probs(logits: Any) -> Any:
-    return logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
 
 
 def with_row(model: Model, layer: int, rows: dict[int, Any], query: int) -> Any:

@@ -19,11 +19,6 @@ BASE, OTHER = [5, 17, 8, 39, 22], [5, 17, 3, 39, 22]
 FRANCE, ITALY = "The capital of France is", "The capital of Italy is"
 
 
-@pytest.fixture(scope="module")
-def atlas() -> Model:
-    return mi_ref.from_pretrained("atlas")
-
-
 def exact(load: Callable[[str, Backend, str], Model], case: str) -> Model:
     return load(case, mi_ref.get_backend("numpy"), "float64")
 

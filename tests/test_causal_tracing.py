@@ -23,11 +23,6 @@ FRANCE = "The capital of France is"
 
 
 @pytest.fixture(scope="module")
-def atlas() -> Model:
-    return mi_ref.from_pretrained("atlas")
-
-
-@pytest.fixture(scope="module")
 def trace(atlas: Model) -> CausalTrace:
     return causal_tracing(atlas, FRANCE, subject="France", draws=6)
 

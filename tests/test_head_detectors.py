@@ -20,11 +20,6 @@ ROWS = [[5, 17, 5, 5, 9, 17, 3], [2, 2, 8, 9, 2, 8, 9]]
 
 
 @pytest.fixture(scope="module")
-def atlas() -> Model:
-    return mi_ref.from_pretrained("atlas")
-
-
-@pytest.fixture(scope="module")
 def found(atlas: Model) -> HeadScores:
     return head_scores(atlas)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_points import editable, everything
 
 from mi_ref import Backend, Hook, Model, Run, at, capture
 from mi_ref.sites import LayerPoint, Point
@@ -39,14 +40,6 @@ def same(model: Model, a: Any, b: Any) -> bool:
     """Whether two arrays agree in every bit."""
     host = model.backend.to_host
     return bool(np.array_equal(host(a), host(b)))
-
-
-def everything(model: Model) -> list[Point]:
-    return [entry.point for entry in model.hook_points]
-
-
-def editable(model: Model) -> list[Point]:
-    return [entry.point for entry in model.hook_points if entry.editable]
 
 
 def each(model: Model, points: list[Point]) -> list[Point]:

@@ -7,16 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from by_hand import equal
 
 from mi_ref import Hook, HookError, LayerSite, Model, ShapeError, at, capture, get_backend
 
 pytestmark = pytest.mark.usefixtures("as_users_call")
 
 PROMPT = [[40, 12, 5, 14, 19], [39, 21, 4, 16, 28]]
-
-
-def equal(a: Any, b: Any) -> bool:
-    return bool(np.array_equal(a, b))
 
 
 def unchanged(x: Any, hook: Hook) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from by_hand import host
 
 from mi_ref import Backend, Hook, HookError, Model, Run, ShapeError, at, capture, do
 from mi_ref.interventions import Intervention
@@ -91,10 +92,6 @@ def fits(where: dict[str, Any], point: Point) -> bool:
 NAMES = ("replace", "add", "scale", "zero", "fill", "mean", "project_out", "apply")
 
 
-def host(model: Model, x: Any) -> Any:
-    return model.backend.to_host(x)
-
-
 def names_at(point: Point, turn: int) -> list[str]:
     """Return which interventions take their turn: all of them, over restrictions and sites."""
     if point.site is at.attn_scores:
@@ -171,6 +168,17 @@ def test_a_value_may_have_one_entry_for_each_position(model: Model) -> None:
             np.testing.assert_array_equal(after[:, [0, 2, 4]], x[:, [0, 2, 4]])
     _, after = changed(model, [(point, do.add(value, positions=[3, 1], scale=2.0))], point)
     np.testing.assert_allclose(after[:, 3], x[:, 3] + 2 * value[0], rtol=1e-13)
+
+
+def test_a_pattern_may_have_one_row_for_each_query(model: Model) -> None:
+    point = at.pattern[1]
+    x, _ = changed(model, [], point)
+    value = RNG.random(size=(2, x.shape[-1]))
+    _, after = changed(model, [(point, do.replace(value, positions=[3, 1], heads=0))], point)
+    np.testing.assert_array_equal(after[:, 0, 3], np.stack([value[0]] * 3))
+    np.testing.assert_array_equal(after[:, 0, 1], np.stack([value[1]] * 3))
+    np.testing.assert_array_equal(after[:, 1:], x[:, 1:])
+    np.testing.assert_array_equal(after[:, 0, [0, 2, 4]], x[:, 0, [0, 2, 4]])
 
 
 def test_a_value_of_the_state_may_have_one_entry_for_each_position(

@@ -26,11 +26,6 @@ BOUND = 1e-12
 TARGET, OTHER = 5, 11
 
 
-@pytest.fixture(scope="module")
-def atlas() -> Model:
-    return mi_ref.from_pretrained("atlas")
-
-
 def off(actual: Any, desired: Any) -> float:
     return float(np.linalg.norm(np.subtract(actual, desired)) / np.linalg.norm(desired))
 

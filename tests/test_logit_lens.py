@@ -10,21 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from by_hand import log_probs
 from rich.console import Console
 
-import mi_ref
 from mi_ref import Backend, Model, ShapeError, TokenError, at
 from mi_ref.analysis import LogitLens, logit_lens
-from mi_ref.analysis.distributions import entropy, kl_divergence, log_softmax, ranks
-from mi_ref.provenance import json_text, write_whole
 
 PROMPT = "The capital of France is"
 IDS = [5, 17, 3, 40, 22, 9]
-
-
-@pytest.fixture(scope="module")
-def atlas() -> Model:
-    return mi_ref.from_pretrained("atlas")
 
 
 @pytest.fixture(scope="module")
@@ -40,28 +33,23 @@ def test_every_number_equals_brute_force(
     target = 7
     found = logit_lens(model, IDS, target=target, top=4)
     run = model.run(IDS, capture=[at.resid_post[:]])
-    final = _log_probs(model.backend.to_host(run.logits)[0])
+    final = log_probs(model.backend.to_host(run.logits)[0])
     for layer in range(model.cfg.n_layers):
         raw = model.project_to_vocab(run[at.resid_post[layer]])
         logits = model.backend.to_host(raw)[0].astype(np.float64)
-        log_probs = _log_probs(logits)
+        of_layer = log_probs(logits)
         for pos in range(len(IDS)):
             cell = found[layer, pos]
             order = sorted(range(logits.shape[1]), key=lambda i: (-logits[pos, i], i))
             assert [p.id for p in cell.top.items] == order[:4]
             assert cell.target.id == target
             assert cell.target.rank == order.index(target) + 1
-            assert cell.target.probability == pytest.approx(math.exp(log_probs[pos, target]), 1e-5)
-            p = np.exp(log_probs[pos])
-            assert cell.entropy == pytest.approx(-float(p @ log_probs[pos]), rel=1e-6)
+            assert cell.target.probability == pytest.approx(math.exp(of_layer[pos, target]), 1e-5)
+            p = np.exp(of_layer[pos])
+            assert cell.entropy == pytest.approx(-float(p @ of_layer[pos]), rel=1e-6)
             q = np.exp(final[pos])
-            expected = float(q @ (final[pos] - log_probs[pos]))
+            expected = float(q @ (final[pos] - of_layer[pos]))
             assert cell.kl == pytest.approx(expected, rel=1e-5, abs=1e-9)
-
-
-def _log_probs(logits: Any) -> Any:
-    logits = np.asarray(logits, dtype=np.float64)
-    return logits - np.log(np.sum(np.exp(logits), axis=-1, keepdims=True))
 
 
 def test_last_layer_is_the_models_output_bit_for_bit(
@@ -96,25 +84,6 @@ def test_some_positions_are_those_of_all(atlas: Model, lens: LogitLens) -> None:
         for pos in (1, 4):
             assert some[layer, pos].entropy == pytest.approx(lens[layer, pos].entropy, rel=1e-4)
             assert some[layer, pos].target.id == lens[layer, pos].target.id
-
-
-def test_distributions_at_their_ends() -> None:
-    flat = np.zeros((1, 50), np.float32)
-    assert entropy(log_softmax(flat, xp=np), xp=np)[0] == pytest.approx(math.log(50), rel=1e-15)
-    sure = np.array([[0.0, -2000.0, -2000.0]])
-    assert entropy(log_softmax(sure, xp=np), xp=np)[0] == 0.0
-    # Neither clamped nor cut at the smallest probability: 2000 nats are 2000 nats.
-    far = kl_divergence(log_softmax(sure[:, ::-1], xp=np), log_softmax(sure, xp=np), xp=np)
-    assert far[0] == pytest.approx(2000.0)
-    never = np.array([[-math.inf, math.log(0.5), math.log(0.5)]])
-    always = np.log(np.array([[0.5, 0.25, 0.25]]))
-    assert kl_divergence(never, always, xp=np)[0] == pytest.approx(math.log(2))
-    assert kl_divergence(always, never, xp=np)[0] == math.inf
-
-
-def test_ranks_of_equal_logits_follow_the_ids() -> None:
-    logits = np.array([[1.0, 3.0, 3.0, 2.0]] * 4)
-    assert ranks(logits, np.arange(4), xp=np).tolist() == [4, 1, 2, 3]
 
 
 def test_the_model_knows_its_capital(lens: LogitLens, atlas: Model) -> None:
@@ -232,28 +201,6 @@ def test_record_is_strict_json_with_provenance(lens: LogitLens, tmp_path: Path) 
     assert last["target"]["probability"] == lens[-1, -1].target.probability
     assert last["kl"] == 0
     assert found["units"]["kl"] == "nats, KL(final || layer)"
-
-
-def test_json_has_no_infinities() -> None:
-    text = json_text({"a": math.inf, "b": [-math.inf, 1.5], "c": {"d": math.nan}})
-    found = json.loads(text)
-    assert found["a"] == "Infinity"
-    assert float(found["b"][0]) == -math.inf
-    assert math.isnan(float(found["c"]["d"]))
-
-
-def test_a_failed_save_leaves_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "result.json"
-    path.write_text("old")
-
-    def fail(temporary: Path) -> None:
-        temporary.write_text("half")
-        raise RuntimeError("out of luck")
-
-    with pytest.raises(RuntimeError, match="out of luck"):
-        write_whole(path, fail)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pickle
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import pytest
+from by_hand import equal
 from hypothesis import given, strategies as st
 
 from mi_ref import GlobalSite, Hook, HookError, LayerSite, Model, at
@@ -22,10 +22,6 @@ points = st.builds(
     st.sampled_from(ALL_SITES),
     st.integers(0, 10**6),
 )
-
-
-def equal(a: Any, b: Any) -> bool:
-    return bool(np.array_equal(a, b))
 
 
 @given(points)

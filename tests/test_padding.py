@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_points import everything
 
 from mi_ref import Backend, Hook, Model, Run, ShapeError, TokenError, at, get_backend
 from mi_ref.config import Experts
@@ -27,10 +28,6 @@ def rows_of(case: GoldenCase) -> Rows:
     """Cut a case's prompt to three lengths, the longest in the middle."""
     tokens = case.tokens[0]
     return [tokens[:-1], tokens, tokens[:-3]]
-
-
-def everything(model: Model) -> list[Point]:
-    return [entry.point for entry in model.hook_points]
 
 
 def logits(run: Run) -> Any:

@@ -23,11 +23,6 @@ PROMPTS = [f"The capital of {name} is" for name in CAPITALS] + [
 LABELS = ["capital"] * 12 + ["language"] * 12
 
 
-@pytest.fixture(scope="module")
-def atlas() -> Model:
-    return mi_ref.from_pretrained("atlas")
-
-
 def test_without_scikit_learn_it_says_what_to_install(
     tiny: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,9 @@ import array_api_strict as strict
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from op_draws import spread
 
-from mi_ref import Backend, get_backend, recurrence_ops
+from mi_ref import Backend, recurrence_ops
 from mi_ref.recurrence_ops import recurrence
 from mi_ref.testing import relative_error
 from mi_ref_backends import numpy_recurrence
@@ -209,12 +210,6 @@ def feature_major(x: HostArray) -> HostArray:
     return np.moveaxis(np.ascontiguousarray(np.moveaxis(x, (2, 3), (0, 1))), (0, 1), (2, 3))
 
 
-def spread(x: HostArray) -> HostArray:
-    wide = np.zeros((*x.shape[:-1], 2 * x.shape[-1]), x.dtype)
-    wide[..., ::2] = x
-    return wide[..., ::2]
-
-
 ORDERS: tuple[Callable[[HostArray], HostArray], ...] = (
     np.ascontiguousarray,
     np.asfortranarray,
@@ -226,12 +221,6 @@ ORDERS: tuple[Callable[[HostArray], HostArray], ...] = (
     lambda x: np.broadcast_to(x[:, :1], x.shape),
     lambda x: np.broadcast_to(x[..., :1], x.shape),
 )
-
-
-@pytest.fixture(scope="session")
-def tested(request: pytest.FixtureRequest) -> Backend:
-    """The backend whose own version is compared with the definition."""
-    return get_backend(request.config.getoption("--backend") or "numpy")
 
 
 def assert_defined(tested: Backend, terms: Terms) -> None:

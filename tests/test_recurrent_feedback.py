@@ -27,11 +27,6 @@ MODES: tuple[Mode, ...] = ("recurrent", "restart")
 PROMPT = "The capital of France is"
 
 
-@pytest.fixture(scope="module")
-def atlas() -> Model:
-    return mi_ref.from_pretrained("atlas")
-
-
 @pytest.fixture(params=["llama2", "gemma2", "gpt2", "rwkv6", "rwkv7"])
 def model(request: pytest.FixtureRequest, load: Load) -> Model:
     return load(request.param, mi_ref.get_backend("numpy"), "float64")

@@ -30,11 +30,6 @@ def off(actual: Any, desired: Any) -> float:
     return float(np.linalg.norm(actual - desired) / np.linalg.norm(desired))
 
 
-@pytest.fixture(scope="module")
-def atlas() -> Model:
-    return mi_ref.from_pretrained("atlas")
-
-
 @pytest.fixture
 def model(golden: GoldenCase, load: Load) -> Model:
     return load(golden.name, mi_ref.get_backend("numpy"), "float64")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_points import everything
 from rwkv_formulas import Pass, by_token
 from rwkv_models import (
     BOUND,
@@ -14,7 +15,6 @@ from rwkv_models import (
     PROMPT,
     ROWS,
     SIDES,
-    everything,
     handed,
     state_of,
     uneven,

@@ -8,23 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from family_configs import parse
 from mutations_rwkv import structure, time_mix
 
 from mi_ref import ConfigError, Model, at, get_backend
-from mi_ref.config import ChannelMix, DecoderConfig, LayerNorm, TimeMix6, TimeMix7
+from mi_ref.config import ChannelMix, LayerNorm, TimeMix6, TimeMix7
 from mi_ref.families import FAMILIES
-from mi_ref.hf_config import HfConfig
 from mi_ref.params import Linear, Norm
 
 Load = Callable[..., Model]
-
-
-def parse(family: str, **keys: Any) -> DecoderConfig:
-    read = HfConfig({"model_type": family, **keys}, source="config.json", family=family)
-    cfg = FAMILIES[family].read_config(read)
-    read.done()
-    return cfg
-
 
 FINCH = TimeMix6(n_heads=12, d_head=64, d_shift=32, d_decay=64, group_norm_eps=64e-5)
 FLA6 = TimeMix6(n_heads=4, d_head=512, d_shift=32, d_decay=64, group_norm_eps=64e-5)

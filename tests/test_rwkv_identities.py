@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_points import editable, everything
 from rwkv_formulas import Pass, by_token
 from rwkv_models import (
     BOUND,
@@ -14,8 +15,6 @@ from rwkv_models import (
     PROMPT,
     ROWS,
     SIDES,
-    editable,
-    everything,
     handed,
     same_state,
     state_of,

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from golden_copies import Altered
 from rwkv_models import CASES
-from safetensors.numpy import save_file
 
 import mi_ref
 from mi_ref import Backend, HookError, Model, WeightError, at, get_backend
 from mi_ref.absence import absent_global, absent_in_layer
 from mi_ref.sites import ALL_SITES, LAZY, LayerSite
 from mi_ref.testing import assert_close
-from mi_ref.weights import Weights
 
 Load = Callable[..., Model]
 TOKENS = [[5, 26, 3, 17], [1, 2, 0, 38]]
@@ -119,25 +118,6 @@ def test_weight_views(exact: Model) -> None:
         _ = exact.W_pos
 
 
-Change = Callable[[dict[str, Any]], Mapping[str, Any]]
-
-
-@pytest.fixture
-def copy(repository: Path, tmp_path: Path) -> Callable[[str, Change], Path]:
-    """Write a golden model's folder anew, its tensors changed."""
-
-    def write_copy(case: str, change: Change) -> Path:
-        source = repository / "golden" / case
-        (tmp_path / "config.json").write_text((source / "config.json").read_text("utf-8"))
-        weights = Weights([source / "model.safetensors"])
-        tensors = change({name: weights.load(name, "float32") for name in weights.info})
-        arrays = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
-        save_file(arrays, tmp_path / "model.safetensors")
-        return tmp_path
-
-    return write_copy
-
-
 def same_logits(folder: Path, case: str, load: Load) -> None:
     wanted = load(case, get_backend("numpy"), "float32").run(TOKENS).logits
     found = mi_ref.from_pretrained(folder).run(TOKENS).logits
@@ -155,22 +135,20 @@ def stacked(tensors: dict[str, Any]) -> dict[str, Any]:
     return old
 
 
-def test_the_older_layout_of_rwkv7(load: Load, copy: Callable[[str, Change], Path]) -> None:
-    same_logits(copy("rwkv7", stacked), "rwkv7", load)
+def test_the_older_layout_of_rwkv7(load: Load, altered: Altered) -> None:
+    same_logits(altered("rwkv7", stacked), "rwkv7", load)
 
 
 @pytest.mark.parametrize(
     ("case", "prefix"), [("rwkv6", "rwkv."), ("rwkv6-fla", "model."), ("rwkv7", "model.")]
 )
-def test_files_of_the_bare_model(
-    case: str, prefix: str, load: Load, copy: Callable[[str, Change], Path]
-) -> None:
+def test_files_of_the_bare_model(case: str, prefix: str, load: Load, altered: Altered) -> None:
     def bare(tensors: dict[str, Any]) -> dict[str, Any]:
         short = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
         assert short.keys() != tensors.keys()
         return short
 
-    same_logits(copy(case, bare), case, load)
+    same_logits(altered(case, bare), case, load)
 
 
 MISFITS = [
@@ -186,13 +164,13 @@ MISFITS = [
 
 @pytest.mark.parametrize(("case", "missing", "unused"), MISFITS)
 def test_tensors_that_do_not_fit_are_named(
-    case: str, missing: str, unused: str, copy: Callable[[str, Change], Path]
+    case: str, missing: str, unused: str, altered: Altered
 ) -> None:
     def spoil(tensors: dict[str, Any]) -> dict[str, Any]:
         del tensors[missing]
         return tensors | {unused: np.zeros(3, np.float32)}
 
     with pytest.raises(WeightError) as refusal:
-        mi_ref.from_pretrained(copy(case, spoil))
+        mi_ref.from_pretrained(altered(case, spoil))
     assert f"{unused} (3,) is not used by this architecture" in str(refusal.value)
     assert f"{missing} is missing: (" in str(refusal.value)

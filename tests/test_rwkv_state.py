@@ -8,12 +8,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from by_hand import host, log_probs
 
 import mi_ref
 from mi_ref import Backend, HookError, Model, ShapeError, at, get_backend
 from mi_ref.analysis.rwkv_reads import state_reads
 from mi_ref.analysis.rwkv_state import half_lives, state_norms
-from mi_ref.analysis.rwkv_state_sweeps import state_knockout_sweep, state_patching
+from mi_ref.analysis.rwkv_state_sweeps import (
+    state_knockout_sweep,
+    state_patching,
+    state_steering_sweep,
+)
 
 pytestmark = pytest.mark.usefixtures("as_users_call")
 
@@ -21,19 +26,9 @@ TOKENS = [3, 1, 4, 11, 5, 9, 2]
 CASES = ("rwkv6", "rwkv7")
 
 
-def host(model: Model, x: Any) -> Any:
-    return model.backend.to_host(x)
-
-
-def log_softmax(logits: Any) -> Any:
-    x = np.asarray(logits, dtype=np.float64)
-    x = x - x.max()
-    return x - np.log(np.exp(x).sum())
-
-
 def same(outcome: Any, clean: Any, changed: Any, target: int) -> None:
     """Compare an outcome with two rows of logits; every token counts in the divergence."""
-    log_p, log_q = log_softmax(clean), log_softmax(changed)
+    log_p, log_q = log_probs(clean), log_probs(changed)
     assert outcome.kl == pytest.approx((np.exp(log_p) * (log_p - log_q)).sum(), rel=1e-8, abs=1e-13)
     assert outcome.probability == pytest.approx(np.exp(log_q[target]), rel=1e-10)
 
@@ -117,7 +112,7 @@ def test_reads_give_back_what_is_read(query: int, exact: Model) -> None:
 def test_knockouts_are_runs_without_that_write(exact: Model) -> None:
     found = state_knockout_sweep(exact, TOKENS, target=6, positions=[1, -1], heads=[1])
     clean = host(exact, exact.run([TOKENS]).logits)[0, -1]
-    same_as_clean = log_softmax(clean)[6]
+    same_as_clean = log_probs(clean)[6]
     assert found.natural == pytest.approx(np.exp(same_as_clean), rel=1e-10)
 
     def silenced(position: int, layers: list[int]) -> Any:
@@ -134,6 +129,41 @@ def test_knockouts_are_runs_without_that_write(exact: Model) -> None:
             same(found.cells[n][column], clean, silenced(position, [n]), 6)
         same(found.together[column], clean, silenced(position, every), 6)
     assert any(cell.kl > 1e-9 for row in found.cells for cell in row)
+
+
+def test_steered_writes_are_runs_with_that_write_scaled(exact: Model) -> None:
+    scales = (0.0, 1.0, 2.5)
+    found = state_steering_sweep(exact, TOKENS, scales, target=6, positions=[1, -2], rows=4)
+    clean = host(exact, exact.run([TOKENS]).logits)[0, -1]
+
+    def steered(scale: float, layers: list[int]) -> Any:
+        def steer(writes: Any, hook: Any) -> Any:
+            writes[:, [1, -2]] *= scale
+            return writes
+
+        edits = [(at.rwkv_write[n], steer) for n in layers]
+        return host(exact, exact.run([TOKENS], edits=edits).logits)[0, -1]
+
+    every = list(range(exact.cfg.n_layers))
+    for column, scale in enumerate(scales):
+        for n in every:
+            same(found.cells[n][column], clean, steered(scale, [n]), 6)
+        same(found.together[column], clean, steered(scale, every), 6)
+    assert found.columns == ("× 0", "× 1", "× 2.5")
+    assert max(abs(row[1].kl) for row in found.cells) < 1e-14
+    assert min(row[2].kl for row in found.cells) > 1e-12
+    one = state_steering_sweep(exact, TOKENS, [0.0], target=6, positions=[1])
+    knocked = state_knockout_sweep(exact, TOKENS, target=6, positions=[1])
+    assert [row[0] for row in one.cells] == [row[0] for row in knocked.cells]
+
+
+def test_sweeps_of_the_state_go_on_where_they_were(exact: Model, tmp_path: Path) -> None:
+    path = tmp_path / "cells.jsonl"
+    whole = state_knockout_sweep(exact, TOKENS, target=6, rows=5, resume=path)
+    held = path.read_bytes()
+    path.write_bytes(held[: len(held) // 2])
+    assert state_knockout_sweep(exact, TOKENS, target=6, rows=5, resume=path) == whole
+    assert path.read_bytes() == held
 
 
 def test_patches_are_runs_from_a_patched_state(exact: Model) -> None:
@@ -207,6 +237,7 @@ def test_models_that_attend_are_refused(tiny: Model) -> None:
         (lambda m: state_norms(m, [TOKENS, TOKENS]), r"one prompt is needed, not 2"),
         (lambda m: state_knockout_sweep(m, TOKENS, layers=9), r"layers \[9\] of 3"),
         (lambda m: state_knockout_sweep(m, TOKENS, positions=[]), r"names none of the 7"),
+        (lambda m: state_steering_sweep(m, TOKENS, []), r"scales is empty"),
     ],
 )
 def test_what_is_not_there_is_refused(call: Any, message: str, load: Any) -> None:
@@ -221,6 +252,7 @@ def test_they_print_save_and_plot(atlas: Model, tmp_path: Path) -> None:
         "half_lives": half_lives(atlas, prompt),
         "state_reads": state_reads(atlas, prompt),
         "state_knockout": state_knockout_sweep(atlas, prompt, positions=[4], layers=[2, 3]),
+        "state_steering": state_steering_sweep(atlas, prompt, [0.5], layers=[3]),
         "state_patching": state_patching(atlas, "The capital of France", "Italy", " is", layers=3),
     }
     for kind, result in results.items():

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rwkv_models import BOUND, CASES, LONG, PROMPT, ROWS, SIDES, everything, handed, state_of, times
+from model_points import everything
+from rwkv_models import BOUND, CASES, LONG, PROMPT, ROWS, SIDES, handed, state_of, times
 from tokenizer_specs import template
 
 import mi_ref

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from by_hand import host, log_probs
 
-import mi_ref
 from mi_ref import Backend, HookError, Model, ShapeError, TokenError, at, do, get_backend
 from mi_ref.analysis.steering import SteeringVector, steering_vector
 from mi_ref.analysis.steering_convergence import SteeringConvergence, steering_convergence
@@ -22,29 +22,14 @@ POSITIVE, NEGATIVE = [[3, 1, 4, 11], [9, 2, 6]], [[5, 8, 20], [7, 7, 7, 7, 2]]
 CASES = ("llama2", "gemma2", "gpt2", "rwkv7")
 
 
-def host(model: Model, x: Any) -> Any:
-    return model.backend.to_host(x)
-
-
-def log_softmax(logits: Any) -> Any:
-    x = np.asarray(logits, dtype=np.float64)
-    x = x - x.max()
-    return x - np.log(np.exp(x).sum())
-
-
 def kl(p: Any, q: Any) -> float:
     """Return the divergence of two predictions given as logits, every token counted."""
-    log_p, log_q = log_softmax(p), log_softmax(q)
+    log_p, log_q = log_probs(p), log_probs(q)
     return float((np.exp(log_p) * (log_p - log_q)).sum())
 
 
 def cosine(a: Any, b: Any) -> float:
     return float(a @ b / np.sqrt((a @ a) * (b @ b)))
-
-
-@pytest.fixture(scope="module")
-def atlas() -> Model:
-    return mi_ref.from_pretrained("atlas")
 
 
 @pytest.fixture(params=CASES)
@@ -91,7 +76,7 @@ def test_every_dose_is_what_a_run_with_the_vector_gives(exact: Model) -> None:
     for positions in (None, [-1, 2]):
         found = dose_response(exact, prompt, vector, scales, target=target, positions=positions)
         clean = host(exact, exact.run([prompt]).logits)[0, -1]
-        assert found.unsteered == pytest.approx(np.exp(log_softmax(clean)[target]), rel=1e-10)
+        assert found.unsteered == pytest.approx(np.exp(log_probs(clean)[target]), rel=1e-10)
         chosen = [0, 1, 2, 3, 4] if positions is None else positions
         for scale, outcome in zip(scales, found.outcomes, strict=True):
 
@@ -101,7 +86,7 @@ def test_every_dose_is_what_a_run_with_the_vector_gives(exact: Model) -> None:
 
             steered = host(exact, exact.run([prompt], edits=[(point, edit)]).logits)[0, -1]
             assert outcome.kl == pytest.approx(kl(clean, steered), rel=1e-8, abs=1e-13)
-            wanted = np.exp(log_softmax(steered)[target])
+            wanted = np.exp(log_probs(steered)[target])
             assert outcome.probability == pytest.approx(wanted, rel=1e-9)
 
 
@@ -111,7 +96,7 @@ def test_a_destroyed_prediction_keeps_its_whole_divergence(atlas: Model) -> None
     found = dose_response(atlas, FRANCE, vector, [4.0], positions=[-1])
     clean = host(atlas, atlas.run(FRANCE).logits)[0, -1]
     steered = atlas.run(FRANCE, edits=[vector.edit(4.0, positions=[-1])])
-    p, q = np.exp(log_softmax(clean)), np.exp(log_softmax(host(atlas, steered.logits)[0, -1]))
+    p, q = np.exp(log_probs(clean)), np.exp(log_probs(host(atlas, steered.logits)[0, -1]))
     kept = (p > 1e-10) & (q > 1e-10)
     clamped = float((p[kept] * np.log(p[kept] / q[kept])).sum())
     assert found.outcomes[0].kl > clamped + 1
@@ -149,7 +134,7 @@ def test_convergence_is_what_pushed_runs_give(position: int, exact: Model) -> No
         np.testing.assert_allclose(push.cosines, cosines, rtol=1e-10)
         logits = [host(exact, r.logits)[0, -1] for r in (clean, run)]
         assert push.outcome.kl == pytest.approx(kl(*logits), rel=1e-8, abs=1e-13)
-        assert push.outcome.probability == pytest.approx(np.exp(log_softmax(logits[1])[target]))
+        assert push.outcome.probability == pytest.approx(np.exp(log_probs(logits[1])[target]))
         stays = [n for n in range(push.layer + 1, len(points)) if min(cosines[n:]) >= 0.9]
         assert push.absorbed == (stays[0] if stays else None)
     assert [push.layer for push in found.pushes] == list(range(exact.cfg.n_layers))

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-import mi_ref
 from mi_ref import Model, TokenError
 from mi_ref.analysis.token_positions import (
     Place,
@@ -77,11 +76,6 @@ def test_a_token_without_characters_is_other() -> None:
     for unit in ("characters", "bytes"):
         labels = label_spans(with_empty, [("x", (0, 2))], unit=unit)
         assert labels == ("x", "other", "x_final")
-
-
-@pytest.fixture(scope="module")
-def atlas() -> Model:
-    return mi_ref.from_pretrained("atlas")
 
 
 def test_a_prompt_of_the_bundled_model(atlas: Model, tmp_path: Path) -> None:

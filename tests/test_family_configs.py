@@ -1,39 +1,16 @@
-"""Every family: HuggingFace's defaults, what its config and weights may not say, what it lacks."""
+"""Every family that attends: HuggingFace's defaults, and what its config may not say."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from family_configs import parse
 
-import mi_ref
-from mi_ref import ConfigError, HookError, Model, WeightError, at, get_backend
-from mi_ref.config import DecoderConfig, Experts, GatedMLP, Layer, PlainMLP
+from mi_ref import ConfigError
+from mi_ref.config import Experts, GatedMLP, PlainMLP
 from mi_ref.families import FAMILIES
-from mi_ref.hf_config import HfConfig
 from mi_ref.rope import DefaultRope, Rotary
-from mi_ref.take_recurrent import recurrent_modules
-from mi_ref.weight_names import modules_of
-from mi_ref.weights import Weights
-
-Load = Callable[..., Model]
-
-
-def parse(family: str, **keys: Any) -> DecoderConfig:
-    read = HfConfig({"model_type": family, **keys}, source="config.json", family=family)
-    cfg = FAMILIES[family].read_config(read)
-    read.done()
-    return cfg
-
-
-def load(case: str) -> Model:
-    folder = Path(__file__).resolve().parents[1] / "golden" / case
-    return mi_ref.from_pretrained(folder, backend=get_backend("numpy"))
-
 
 # Read off transformers 5.23.0, models/*/configuration_*.py and, for biases, modeling_*.py:
 # d_model, d_vocab, n_ctx, n_layers, n_heads, n_key_value_heads, d_head, d_mlp, eps, act_fn, tied
@@ -243,158 +220,3 @@ def test_what_cannot_be_honoured_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         parse(family, **keys)
-
-
-@pytest.mark.parametrize(
-    ("case", "selector", "reason"),
-    [
-        ("phi", at.resid_mid[0], "attention and MLP read the same stream in parallel; use"),
-        ("gpt-neox-parallel", at.resid_mid[:], r"at\.resid_mid does not exist .* in parallel"),
-        ("phi", at.ln2_scale[0], r"the MLP reads what attention reads: see at\.ln1_scale"),
-        ("phi", at.pre_linear[0], r"the MLP has no gate: at\.pre is its only branch"),
-        ("gpt2", at.rot_q[1], r"nothing is rotated: at\.q and at\.k are what is dotted"),
-        ("gpt2", at.rot_k[:], "nothing is rotated"),
-        ("mixtral", at.pre[0], r"each token has neurons in its own few experts; see at\.expert_w"),
-        ("mixtral", at.post[:], "each token has neurons in its own few experts"),
-        ("qwen3-moe", at.router_logits[1], r"at\.router_logits\[1\] does not exist .*mixture"),
-        ("qwen3-moe", at.pre[0], r"at\.pre\[0\] does not exist .* its own few experts"),
-        ("olmo2", at.ln1_scale[0], r"nothing norms what attention reads; .* at at\.ln1_post_scale"),
-        ("olmo2", at.ln2_normalized[0], r"nothing norms what the MLP reads; .*at\.ln2_post_scale"),
-        ("gemma", at.pos_embed, r"positions enter by rotation, at at\.rot_q and at\.rot_k"),
-        ("gemma", at.ln1_post_scale[0], "what attention writes is added as it is"),
-        ("gemma2", at.q_norm_scale[0], "queries and keys are not normed"),
-        ("llama2", at.ln2_post_scale[1], "what the MLP writes is added as it is"),
-        ("llama2", at.router_logits[:], "the MLP is one, not a mixture of experts"),
-    ],
-)
-@pytest.mark.usefixtures("as_users_call")
-def test_absent_sites_give_their_reason(case: str, selector: Any, reason: str) -> None:
-    model = load(case)
-    for options in ({"capture": [selector]}, {"edits": [(selector, lambda x, hook: x)]}):
-        with pytest.raises(HookError, match=reason):
-            model.run([[1, 2, 3]], **options)
-
-
-def test_a_slice_means_the_layers_that_have_the_site() -> None:
-    model = load("qwen3-moe")
-    run = model.run([1, 2, 3], capture=[at.router_logits[:], at.pre[:], at.post[1]])
-    assert list(run.cache) == [at.router_logits[0], at.pre[1], at.post[1], at.router_logits[2]]
-    table = str(model.hook_points.table())
-    assert "Only in layers 0, 2." in table
-    assert "Only in layers 1." in table
-    with pytest.raises(HookError, match=r"at\.router_logits\[1\] does not exist in this model"):
-        model.run([1, 2, 3], capture=[at.router_logits[1:2]])
-
-
-@pytest.fixture
-def copy(repository: Path, tmp_path: Path) -> Any:
-    """Write a golden model's folder anew, its tensors changed."""
-
-    def write_copy(case: str, change: Callable[[dict[str, Any]], Mapping[str, Any]]) -> Path:
-        source = repository / "golden" / case
-        (tmp_path / "config.json").write_text((source / "config.json").read_text())
-        weights = Weights([source / "model.safetensors"])
-        tensors = change({name: weights.load(name, "float32") for name in weights.info})
-        save_file(dict(tensors), tmp_path / "model.safetensors")
-        return tmp_path
-
-    return write_copy
-
-
-@pytest.mark.parametrize(
-    ("case", "prefix", "masks"),
-    [
-        ("gpt2", "transformer.", ["h.0.attn.bias", "h.1.attn.bias", "h.0.attn.masked_bias"]),
-        ("gpt-neox-parallel", "gpt_neox.",
-         ["layers.0.attention.bias", "layers.1.attention.rotary_emb.inv_freq"]),
-    ],
-)  # fmt: skip
-def test_files_of_the_bare_model_and_old_masks(
-    case: str, prefix: str, masks: list[str], copy: Any
-) -> None:
-    def bare(tensors: dict[str, Any]) -> dict[str, Any]:
-        short = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-        assert short.keys() != tensors.keys()
-        return short | {mask: np.ones((1, 1, 4, 4), np.float32) for mask in masks}
-
-    whole = load(case).run([1, 2, 3]).logits
-    found = mi_ref.from_pretrained(copy(case, bare)).run([1, 2, 3]).logits
-    assert whole is not None
-    assert found is not None
-    assert np.array_equal(found, whole)
-
-
-# Of each family that joins modules in one tensor: one that is joined, and one of another family.
-FUSED = [
-    ("gpt2", "transformer.h.1.attn.c_attn.bias", "transformer.h.0.attn.q_proj.weight"),
-    ("gpt2", "transformer.h.0.attn.c_attn.weight", "transformer.h.0.attn.c_attn.scale"),
-    ("gpt-neox-parallel", "gpt_neox.layers.1.attention.query_key_value.bias",
-     "gpt_neox.layers.0.attention.query.weight"),
-    ("gpt-neox-parallel", "gpt_neox.layers.0.mlp.dense_h_to_4h.bias",
-     "gpt_neox.layers.0.attention.dense.scale"),
-    ("phi3-window", "model.layers.1.self_attn.qkv_proj.weight",
-     "model.layers.0.self_attn.qkv_proj.bias"),
-    ("phi3-window", "model.layers.0.mlp.gate_up_proj.weight", "model.layers.0.mlp.up_proj.weight"),
-    ("phi", "lm_head.bias", "model.layers.0.post_attention_layernorm.weight"),
-    ("starcoder2", "model.layers.1.mlp.c_proj.bias", "model.layers.0.mlp.gate_proj.weight"),
-    ("mixtral", None, "model.layers.0.self_attn.q_proj.bias"),
-    ("qwen2", "model.layers.1.self_attn.k_proj.bias", "model.layers.0.self_attn.o_proj.bias"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("case", "missing", "unused"), FUSED)
-def test_tensors_that_do_not_fit_are_named(
-    case: str, missing: str | None, unused: str, copy: Any
-) -> None:
-    def spoil(tensors: dict[str, Any]) -> dict[str, Any]:
-        if missing is not None:
-            del tensors[missing]
-        return tensors | {unused: np.zeros(3, np.float32)}
-
-    with pytest.raises(WeightError) as refusal:
-        mi_ref.from_pretrained(copy(case, spoil))
-    assert f"{unused} (3,) is not used by this architecture" in str(refusal.value)
-    if missing is not None:
-        assert f"{missing} is missing: (" in str(refusal.value)
-
-
-def test_a_fused_tensor_of_another_width_is_explained(copy: Any) -> None:
-    name = "model.layers.0.mlp.gate_up_proj.weight"
-
-    def halve(tensors: dict[str, Any]) -> dict[str, Any]:
-        return tensors | {name: tensors[name][:20]}
-
-    with pytest.raises(WeightError, match=r"gate_up_proj\.weight is \(20, \d+\).*asks for \(40, "):
-        mi_ref.from_pretrained(copy("phi3-window", halve))
-
-
-def slots(family: str, **keys: Any) -> set[str]:
-    """Return the slots of all modules and parameters that a config asks for."""
-    cfg = parse(family, **keys)
-    return {
-        module.slot
-        for layer in cfg.layers
-        for module in (
-            modules_of(layer, cfg.d_model)
-            if isinstance(layer, Layer)
-            else recurrent_modules(layer, cfg.d_model)
-        )
-    }
-
-
-def test_names_are_of_modules_that_there_are() -> None:
-    every = set().union(*map(slots, FAMILIES))
-    layouts = [(family, entry.weight_names) for family, entry in FAMILIES.items()]
-    layouts += [(family, other) for family, names in layouts for other in names.others]
-    for family, names in layouts:
-        joined = [slot for fused in names.fused for slot in fused.slots]
-        named = [*names.modules, *names.stored, *joined]
-        assert set(named) <= every, family
-        assert slots(family) <= set(named), family
-        assert len(set(joined)) == len(joined), family
-        paths = [names.path(slot, 3, 5) for slot in names.modules if slot not in joined]
-        places = [(stored.path, stored.index) for stored in names.stored.values()]
-        for each in (paths, places):
-            assert len(set(each)) == len(each), family
-    assert {"q_norm", "k_norm"} <= slots("phi", qk_layernorm=True)
-    assert {"q_norm", "k_norm"} <= set(FAMILIES["phi"].weight_names.modules)
