@@ -46,6 +46,7 @@ class Replace(Intervention):
         shape = shape_of(self.value)
         # The state passes position by position.
         sizes = entry.sizes(batch, 1 if entry.point.site is at.rwkv_state else n_pos)
+        self._refuse_either_order(entry, shape, n_pos)
         axis = self._own_axis(entry.axes, shape, sizes, n_pos)
         if axis is not None:
             shape = (*shape[:axis], 1, *shape[len(shape) + axis + 1 :])
@@ -54,6 +55,19 @@ class Replace(Intervention):
                 f"{self!r} at {entry.point!r}: a value of shape {shape_of(self.value)} does not"
                 f" broadcast to {sizes} ({' '.join(entry.axes)}), nor has it one entry for each"
                 " position named."
+            )
+
+    def _refuse_either_order(self, entry: HookPoint, shape: Sequence[int], n_pos: int) -> None:
+        """Refuse as many entries as there are positions, which are named out of order."""
+        axis = _pos_axis(entry.axes)
+        if self.positions is None or axis is None or len(shape) < -axis or shape[axis] != n_pos:
+            return
+        named = indices(self.positions, n_pos)
+        if len(named) == n_pos > 1 and list(named) != sorted(named):
+            raise ShapeError(
+                f"{self!r} at {entry.point!r}: a value for all {n_pos} positions may stand in their"
+                " own order or in that of positions=. Name them in their own order, or leave"
+                " positions= out."
             )
 
     def _own_axis(

@@ -163,6 +163,17 @@ def test_heads_are_the_patches_made_by_hand(
         assert values == pytest.approx(expected, rel=1e-11)
 
 
+def test_the_order_of_positions_does_not_matter(
+    load: Callable[[str, Backend, str], Model],
+) -> None:
+    model = exact(load, "llama2")
+    found = [
+        head_patching(model, CLEAN, CORRUPTED, positions=order)
+        for order in (None, [4, 2, 0, 3, 1], [1, 3], [3, 1])
+    ]
+    assert found[0] == found[1] != found[2] == found[3]
+
+
 def test_neurons_are_the_patches_made_by_hand(load: Callable[[str, Backend, str], Model]) -> None:
     model = exact(load, "gpt2")
     metric = logit_difference(model, 7, 9)

@@ -233,6 +233,7 @@ def test_grouped_heads_are_counted_as_the_site_has_them(model: Model) -> None:
         (at.embed, do.zero(heads=1), r"axes are batch pos d_model: it has no heads to choose"),
         (at.embed, do.add(np.ones(23)), r"a value of shape \(23,\) does not broadcast"),
         (at.embed, do.add(np.ones((2, 24)), positions=[1, 2, 3]), r"nor has it one entry for each"),
+        (at.embed, do.replace(np.ones((5, 24)), positions=[4, 3, 2, 1, 0]), r"in their own order"),
         (at.embed, do.replace([[1.0], [2.0, 3.0]]), r"ragged: it holds shapes \[\(1,\), \(2,\)\]"),
         (at.embed, do.project_out(np.ones(1)), r"shape \(1,\) is no direction in \(3, 5, 24\)"),
         (at.logits, do.zero(positions=5), r"positions \[5\] of 5"),

@@ -74,6 +74,8 @@ if TYPE_CHECKING:
     )
     from mi_ref.analysis.logit_lens import logit_lens as logit_lens
     from mi_ref.analysis.patching_grid import PatchingGrid as PatchingGrid
+    from mi_ref.analysis.path_patching import path_patching as path_patching
+    from mi_ref.analysis.path_routes import Receiver as Receiver
     from mi_ref.analysis.pca import Pca as Pca, pca as pca
     from mi_ref.analysis.probes import Probes as Probes, linear_probes as linear_probes
     from mi_ref.analysis.recurrent_feedback import (
@@ -141,6 +143,8 @@ _NAMES = {
     "logit_attribution": ("LogitAttribution", "logit_attribution"),
     "logit_lens": ("logit_lens",),
     "patching_grid": ("PatchingGrid",),
+    "path_patching": ("path_patching",),
+    "path_routes": ("Receiver",),
     "pca": ("Pca", "pca"),
     "probes": ("Probes", "linear_probes"),
     "recurrent_feedback": (

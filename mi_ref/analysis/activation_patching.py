@@ -140,7 +140,7 @@ def head_patching(
     head_axis, pos_axis = _axes_of_heads(site)
     patching = _read(model, clean, corrupted, direction, metric, prepend_bos)
     depth = places(layers, model.cfg.n_layers, "layers")
-    where = places(positions, len(patching.base_tokens), "positions")
+    where = tuple(sorted(places(positions, len(patching.base_tokens), "positions")))
     held = _source(patching, site, depth, where)
     which = places(heads, held[depth[0]].shape[head_axis], "heads")
 

@@ -190,7 +190,7 @@ def read_patching(
 
 def patch_grid(
     patching: Patching,
-    cell: Callable[[int, int], SweepCell],
+    cell: Callable[[int, int], SweepCell | None],
     *,
     site: str,
     row_names: Sequence[str],
@@ -205,7 +205,8 @@ def patch_grid(
     patching : Patching
         Between which prompts.
     cell : callable
-        Given the number of a row and of a column, returns their edits.
+        Given the number of a row and of a column, returns their edits; None where they cannot
+        have an effect, which is not run.
     site : str
         Where, for headings.
     row_names, column_names : sequence of str
@@ -218,15 +219,19 @@ def patch_grid(
     model, width, xp = patching.model, len(column_names), patching.model.backend.xp
     cells = [cell(r, c) for r in range(len(row_names)) for c in range(width)]
     share = recovery(model, patching.source_logits, patching.base_logits)
-    found = sweep(model, list(patching.base_tokens), cells, [patching.metric, share], **options)
-    lines = [found.values[start : start + width] for start in range(0, len(cells), width)]
+    base = float(patching.metric(patching.base_logits, xp=xp))
+    run = [each for each in cells if each is not None]
+    found = sweep(model, list(patching.base_tokens), run, [patching.metric, share], **options)
+    numbers = iter(found.values)
+    values = [(base, 0.0) if each is None else next(numbers) for each in cells]
+    lines = [values[start : start + width] for start in range(0, len(cells), width)]
     return PatchingGrid(
         site=site,
         direction=patching.direction,
         metric=patching.metric,
         values=tuple(tuple(value for value, _ in line) for line in lines),
         recovery=tuple(tuple(value for _, value in line) for line in lines),
-        base=float(patching.metric(patching.base_logits, xp=xp)),
+        base=base,
         source=float(patching.metric(patching.source_logits, xp=xp)),
         kl=share.corrupted,
         rows=tuple(row_names),
