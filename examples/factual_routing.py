@@ -1,36 +1,42 @@
 """Find the heads that look elsewhere when the subject becomes another one.
 
-The residual stream of a prompt about another country is put in at the subject, in the first
-half of the layers; each head's attention from the last token to the subject is compared with what
-it was. A head whose attention changes reads what the subject is, not where it stands. Runs offline
-on the bundled model, or with any checkpoint's name as argument; a heat map goes to a file::
+Facts about countries come in pairs. The residual stream of a prompt about another country is put in
+at the subject, in the first half of the layers; each head's attention from the last token to the
+subject is compared with what it was, pair by pair. A head whose attention changes time and again
+reads what the subject is, not where it stands. Pairs of unequal length do not fit and are left out.
+Runs offline on the bundled model, or with any checkpoint's name as argument; a heat map goes to a
+file::
 
     python examples/factual_routing.py [MODEL [PICTURE.png]]
 """
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import mi_ref
-from mi_ref import Model
-from mi_ref.analysis import FactualRouting, factual_routing
+from mi_ref.analysis.routing_pairs import FactualRoutingPairs, factual_routing_pairs
 
-PROMPT, COUNTERFACTUAL = "The capital of France is", "The capital of Italy is"
+FACTS = Path(__file__).parents[1] / "golden" / "atlas" / "facts.json"
+TEMPLATE = "The capital of {} is"
 
 
-def main(name: str = "atlas", picture: str | None = None) -> FactualRouting:
-    """Print and return the change of every head's attention to the subject."""
-    model: Model = mi_ref.from_pretrained(name)
+def main(name: str = "atlas", picture: str | None = None) -> FactualRoutingPairs:
+    """Print and return the changes of every head's attention to the subject."""
+    model = mi_ref.from_pretrained(name)
+    prompts = [TEMPLATE.format(country) for country, *_ in json.loads(FACTS.read_text("utf-8"))]
+    pairs = list(zip(prompts[::2], prompts[1::2], strict=False))
     layers = slice(0, model.cfg.n_layers // 2)
-    found = factual_routing(model, PROMPT, COUNTERFACTUAL, layers=layers)
+    found = factual_routing_pairs(model, pairs, layers=layers, skip=True)
     print(found)
     steady = [
-        f"{layer}.{head}"
-        for layer, (before, after) in enumerate(zip(found.before, found.after, strict=True))
-        for head in range(model.cfg.n_heads)
-        if min(before[head], after[head]) > 0.9
-    ]
+        f"{each.layer}.{each.head}"
+        for each in sorted(found.heads, key=lambda head: (head.layer, head.head))
+        if all(min(pair.before[each.layer][each.head], pair.after[each.layer][each.head]) > 0.9
+               for pair in found.pairs)
+    ]  # fmt: skip
     print(f"Always at the subject: {', '.join(steady) or 'none'}.")
     if picture:
         found.plot(picture)

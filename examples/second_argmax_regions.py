@@ -1,59 +1,47 @@
-"""Find every region of the plane in which AlgZoo's M(2,2) is linear, with its matrix.
+"""Find every region of the plane in which AlgZoo's M(2,2) is linear, and so where it is wrong.
 
-Without biases a region is a sector between two rays. Step one's neurons switch where x0 = 0; on
-either side of it each neuron of step two switches at one ray. They are solved for in fractions of
-the weights, so that none is too narrow to be found; neighbours with one matrix are one region.
-Runs offline, from the repository's folder, since it imports `second_argmax`::
+Without biases a region is a sector between two rays, and a matrix inside. The network changes its
+answer where its two logits are equal, on rays that the matrices give; the right answer changes at
+45 and at 225 degrees. A normal input lies in any direction alike, so the sector between the two is
+the share of wrong answers: no sample is needed. Runs offline::
 
-    python -m examples.second_argmax_regions
+    python examples/second_argmax_regions.py
 """
 
 from __future__ import annotations
 
-from fractions import Fraction
-from itertools import pairwise
 from math import atan2, degrees
-from typing import Any, TypeAlias
 
-import numpy as np
-
-from examples.second_argmax import M22, Net
+from mi_ref import algzoo
 from mi_ref.tables import Table
 
-Region: TypeAlias = tuple[float, Any]  # where it begins, in degrees; logits = matrix @ (x0, x1)
+RIGHT = (45.0, 225.0)
 
 
-def sectors(net: Net, sign: int) -> list[Region]:
-    """Return the sectors where x0 has one sign, counter-clockwise; `net` is of fractions."""
-    w_ih, w_hh, w_oh = net
-    heard = w_hh @ np.maximum(sign * w_ih, 0)  # What step two hears of step one where x0 = sign.
-    # There a ray is a height: the x1 at which a neuron of step two is zero.
-    rays = sorted({-h / w for h, w in zip(heard, w_ih, strict=True) if w}, reverse=sign < 0)
-    inside = [rays[0] - sign, *((a + b) / 2 for a, b in pairwise(rays)), rays[-1] + sign]
-    starts = [-90.0 * sign, *(degrees(atan2(ray, sign)) for ray in rays)]
-    slopes = np.stack([heard * sign, w_ih], axis=1)
-    kept = ((heard + w_ih * height > 0)[:, None] * slopes for height in inside)
-    return [(start % 360, w_oh @ active) for start, active in zip(starts, kept, strict=True)]
+def turns(region: algzoo.Region) -> list[float]:
+    """Return the directions in a region, in degrees, where both logits are equal."""
+    (a, b), (c, d) = region.matrix
+    ray = degrees(atan2(a - c, d - b))  # Of (d - b, a - c), which both rows answer alike.
+    return [x % 360 for x in (ray, ray + 180) if (x - region.start) % 360 < region.width]
 
 
-def regions(net: Net) -> list[Region]:
-    """Return the regions of a network with two inputs, counter-clockwise from x0 = 0, x1 < 0."""
-    fraction = np.vectorize(Fraction, otypes=[object])
-    exact: Net = tuple(fraction(np.asarray(weights, np.float64)) for weights in net)
-    found = [*sectors(exact, 1), *sectors(exact, -1)]
-    new = [here for n, here in enumerate(found) if np.any(here[1] != found[n - 1][1])]
-    return new or found[:1]
-
-
-def main() -> list[Region]:
-    """Print and return the regions of M(2,2)."""
-    found = regions(M22)
-    table = Table([">from", ">to", "logit 0", "logit 1"], f"{len(found)} linear regions, degrees")
-    for (start, matrix), (end, _) in zip(found, found[1:] + found[:1], strict=True):
-        rows = (f"{float(a):+9.2f} x0 {float(b):+9.2f} x1" for a, b in matrix)
-        table.add(f"{start:.2f}", f"{end:.2f}", *rows)
+def main(name: str = "second-argmax-h2-n2") -> tuple[tuple[algzoo.Region, ...], float]:
+    """Print and return the regions, and the share of inputs that are answered wrong."""
+    network = algzoo.load(name)
+    assert isinstance(network, algzoo.Rnn)
+    found, wrong = algzoo.regions(network), 0.0
+    heads = [">from", ">to", "logit 0", "logit 1", ">answer changes"]
+    table = Table(heads, f"{len(found)} linear regions, degrees")
+    for region in found:
+        rows = (f"{float(a):+9.2f} x0 {float(b):+9.2f} x1" for a, b in region.matrix)
+        changes = turns(region)
+        wrong += sum(min(abs(angle - right) for right in RIGHT) for angle in changes) / 360
+        stop = (region.start + region.width) % 360
+        table.add(f"{region.start:.2f}", f"{stop:.2f}", *rows,
+                  ", ".join(f"{angle:.3f}" for angle in changes))  # fmt: skip
     table.print()
-    return found
+    print(f"wrong for {wrong:.4%} of all inputs")
+    return found, wrong
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mi_ref import analysis as analysis, do as do, testing as testing
+    from mi_ref import algzoo as algzoo, analysis as analysis, do as do, testing as testing
     from mi_ref.backend import Backend as Backend, get_backend as get_backend
     from mi_ref.cache import Cache as Cache
     from mi_ref.edit_files import load_edits as load_edits, save_edits as save_edits
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         HookError as HookError,
         HubError as HubError,
         MiRefError as MiRefError,
+        PairsError as PairsError,
         ShapeError as ShapeError,
         SweepError as SweepError,
         TokenError as TokenError,
@@ -54,6 +55,7 @@ _HOME = {
     "LayerState": "state",
     "MiRefError": "errors",
     "Model": "model",
+    "PairsError": "errors",
     "Run": "run",
     "ShapeError": "errors",
     "State": "state",
@@ -71,7 +73,7 @@ _HOME = {
     "state_steering": "state_interventions",
     "token_removal": "state_interventions",
 }
-_MODULES = ("analysis", "do", "testing")
+_MODULES = ("algzoo", "analysis", "do", "testing")
 
 __all__ = sorted([*_HOME, *_MODULES])
 

@@ -34,6 +34,10 @@ class TokenError(MiRefError, ValueError):
     """Text or token ids that the model or its tokenizer cannot take."""
 
 
+class PairsError(TokenError):
+    """Pairs of prompts that cannot be used, each with the reason."""
+
+
 class ShapeError(MiRefError, ValueError):
     """An array has the wrong shape, dtype or device."""
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from mi_ref.weights import Weights
 
 if TYPE_CHECKING:
+    from mi_ref.backend import Backend
     from mi_ref.model import Model
 
 
@@ -42,9 +43,6 @@ def provenance(model: Model, *, seed: int | None = None) -> dict[str, Any]:
     seed : int or None
         Of whatever randomness took part; None if none did.
     """
-    import platform
-    from importlib.metadata import version
-
     return {
         "model": model.source.name,
         "revision": model.source.revision,
@@ -57,12 +55,20 @@ def provenance(model: Model, *, seed: int | None = None) -> dict[str, Any]:
         "device": str(model.params.embed.device),
         "dtype": str(model.dtype).rpartition(".")[2],
         "seed": seed,
-        "versions": {
-            "mi_ref": version("mi_ref"),
-            model.backend.name: model.backend.version,
-            "tokenizers": version("tokenizers"),
-            "python": platform.python_version(),
-        },
+        "versions": versions(model.backend, "tokenizers"),
+    }
+
+
+def versions(backend: Backend, *packages: str) -> dict[str, str]:
+    """Return the versions of this package, of what computes, of other packages and of Python."""
+    import platform
+    from importlib.metadata import version
+
+    return {
+        "mi_ref": version("mi_ref"),
+        backend.name: backend.version,
+        **{package: version(package) for package in packages},
+        "python": platform.python_version(),
     }
 
 

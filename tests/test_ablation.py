@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 import mi_ref
-from mi_ref import Backend, Hook, HookError, Model, ShapeError, at
+from mi_ref import Backend, Hook, HookError, Model, ShapeError, TokenError, at
 from mi_ref.analysis.ablation import ablation
-from mi_ref.analysis.ablation_parts import What
+from mi_ref.analysis.ablation_parts import Method, What
+from mi_ref.analysis.metrics import Logit, token
 from mi_ref.params import Linear
 
 Load = Callable[[str, Backend, str], Model]
@@ -22,6 +23,7 @@ Load = Callable[[str, Backend, str], Model]
 PROMPT = "The capital of France is"
 IDS = [3, 1, 4, 11, 5]
 REFS = [[9, 2, 6, 30, 8], [7, 7, 2, 21, 0]]
+METHODS: tuple[Method, ...] = ("zero", "mean", "resample")
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +134,22 @@ def test_resampling_puts_the_drawn_prompts_in(model: Model) -> None:
 
 
 def test_the_prompt_itself_as_reference_changes_nothing(model: Model) -> None:
-    found = ablation(model, IDS, what="layer", method="resample", reference=[IDS], target=3)
+    found = ablation(model, IDS, what="layer", method="resample", reference=[IDS], target=3, rows=1)
     assert [effect.kl for effect in found.effects] == [0.0] * model.cfg.n_layers
     assert {effect.logit_difference for effect in found.effects} == {found.intact}
+
+
+def test_without_another_token_the_targets_logit_is_followed(model: Model) -> None:
+    found = ablation(model, IDS, what="mlp", target=3)
+    logits = model.run(IDS, logits="last").logits_at()
+    assert found.intact == float(model.backend.to_host(logits)[3])
+    for effect in found.effects:
+        run = model.run(IDS, edits=[(at.mlp_out[effect.layer], lambda x, hook: 0.0 * x)])
+        own = float(model.backend.to_host(run.logits_at())[3])
+        assert effect.logit_difference == pytest.approx(own, rel=1e-12)
+    metric = Logit(token(model, 3))
+    assert metric.record()["metric"] == "logit"
+    assert str(metric) == f"logit {model.token_string(3)!r}"
 
 
 def test_kl_is_not_clamped_where_a_prediction_is_destroyed(load: Load) -> None:
@@ -188,6 +203,10 @@ def test_refusals(tiny: Model, atlas: Model, load: Load, as_users_call: None) ->
         ablation(tiny, IDS, layers=[5])
     with pytest.raises(ShapeError, match="other=3 is compared with a target"):
         ablation(tiny, IDS, other=3)
+    with pytest.raises(TokenError, match="a logit difference needs two tokens"):
+        ablation(tiny, IDS, target=3, other=3)
+    with pytest.raises(ShapeError, match="rows=0"):
+        ablation(tiny, IDS, rows=0)
     with pytest.raises(ShapeError, match="draws=0: at least one"):
         ablation(tiny, IDS, method="resample", reference=REFS, draws=0)
     with pytest.raises(ValueError, match="what='token': it is 'head', 'attn'"):
@@ -201,8 +220,8 @@ def test_refusals(tiny: Model, atlas: Model, load: Load, as_users_call: None) ->
         ablation(load("mixtral", numpy, "float64"), IDS, what="neuron")
 
 
-@pytest.mark.parametrize("method", ["zero", "mean", "resample"])
-def test_every_array_library(backend: Backend, load: Load, method: Any) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_every_array_library(backend: Backend, load: Load, method: Method) -> None:
     refs = [] if method == "zero" else REFS
     model = load("llama2", backend, "float64")
     found = ablation(model, IDS, method=method, reference=refs, target=3)

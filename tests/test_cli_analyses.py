@@ -15,6 +15,7 @@ from cli_calls import call
 
 import mi_ref
 from mi_ref import Model, analysis, at
+from mi_ref.analysis.dataset_ablation import dataset_ablation
 from mi_ref.analysis.metrics import logit_difference
 from mi_ref.analysis.result import Result
 from mi_ref.tables import Table
@@ -227,6 +228,47 @@ def test_a_grid_of_patches_goes_on_where_it_was(capsys: Capsys, tmp_path: Path) 
     assert before
     assert call(capsys, *command) == first
     assert kept.read_bytes() == before
+
+
+def test_ablating_on_several_prompts(capsys: Capsys, tmp_path: Path) -> None:
+    path, kept, picture = (tmp_path / name for name in ("found.json", "cells.jsonl", "found.png"))
+    command: list[str | Path] = [
+        "ablate", "--what", "mlp", "--method", "resample", "--draws", "2", "--seed", "1",
+        "--prompt", FRANCE, "--target", " Paris", "--prompt", ITALY, "--target", " Rome",
+        "--position", "-1", "--json", path, "--plot", picture, "--rows", "4", "--resume", kept,
+    ]  # fmt: skip
+    status, out, err = call(capsys, *command)
+    assert (status, err) == (0, "")
+    found = dataset_ablation(
+        model("atlas"), [FRANCE, ITALY], what="mlp", method="resample", draws=2, seed=1,
+        targets=[" Paris", " Rome"], positions=-1, rows=4,
+    )  # fmt: skip
+    assert str(found) in out
+    assert json.loads(path.read_text("utf-8")) == json.loads(json.dumps(found.record()))
+    best = found.top(1)[0]
+    assert out.splitlines()[-1] == (
+        f"Over 2 prompts predictions move most without mlp {best.layer}: KL {best.kl.mean:.4f} ±"
+        f" {best.kl.error:.4f} nats."
+    )
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    before = kept.read_bytes()
+    assert before.count(b"\n") == 1 + 2 * 6 * 2
+    assert call(capsys, *command) == (status, out, err)
+    assert kept.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--target", " Paris"], "--target is one for each --prompt: 2, not 1"),
+        (["--other", " Rome"], "--other is one for each --prompt: 2, not 1"),
+        (["--reference", "of"], "--reference is of one --prompt: several are each other's"),
+    ],
+)
+def test_ablating_on_several_prompts_refuses(capsys: Capsys, more: list[str], said: str) -> None:
+    status, out, err = call(capsys, "ablate", "--prompt", FRANCE, "--prompt", ITALY, *more)
+    assert (status, out) == (2, "")
+    assert said in err
 
 
 def test_neurons_and_vectors_of_recurrent_models(capsys: Capsys) -> None:

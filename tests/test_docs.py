@@ -55,7 +55,9 @@ def test_every_intervention_has_its_words() -> None:
 
 def test_every_defect_of_candle_mi_has_tests_that_there_are() -> None:
     text = (DOCS / "coming-from-candle-mi.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\| ([^|`].*) \| (`test_.*`) \|$", text.partition("## Each defect")[2], re.M)
+    rows = re.findall(
+        r"^\| ([^|`].*) \| (`test_.*`) \|$", text.partition("## Each defect")[2], re.M
+    )
     assert len(rows) > 40
     sources = {path.name: path.read_text("utf-8") for path in Path(__file__).parent.glob("*.py")}
     for defect, named in rows:

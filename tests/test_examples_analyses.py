@@ -11,6 +11,7 @@ import pytest
 from test_readme import assert_same
 
 from examples import (
+    ablation,
     activation_patching,
     attention_knockout,
     attention_patterns,
@@ -20,6 +21,7 @@ from examples import (
     induction_heads,
     logit_attribution,
     make_readme,
+    path_patching,
     recurrent_feedback,
     rwkv_state_knockout,
     steering_convergence,
@@ -33,7 +35,7 @@ MOVERS = {(3, 6), (3, 7), (4, 6), (4, 7)}
 """Heads that bring the capital to the last token."""
 ATTENTION = [
     attention_knockout, attention_patterns, factual_routing, induction_heads,
-    steering_dose_response,
+    path_patching, steering_dose_response,
 ]  # fmt: skip
 ANY = [activation_patching, logit_attribution, steering_convergence]
 
@@ -67,6 +69,28 @@ def test_the_last_token_looks_at_the_subject(run: Any) -> None:
     found = run(attention_patterns)
     for layer, head in MOVERS:
         assert found.attention_from(layer, head=head)[SUBJECT] > 0.99
+
+
+def test_the_movers_act_on_the_logits_and_read_what_the_first_mlp_wrote(run: Any) -> None:
+    _, movers, fed = run(path_patching)
+    assert {cell[:2] for cell in movers} == MOVERS
+    layer, _, share = fed["values", "mlp"]
+    assert layer == 0
+    assert share > 0.8
+    assert max(abs(fed[what, "mlp"][2]) for what in ("queries", "keys")) < 0.05
+
+
+def test_what_all_countries_need_is_not_what_tells_them_apart(run: Any) -> None:
+    found = run(ablation)
+    leading = found["mean"].top(1)[0]
+    assert (leading.layer, leading.index) == (0, 4)
+    by_head = {
+        method: {(e.layer, e.index): e.kl.mean for e in each.effects}
+        for method, each in found.items()
+    }
+    assert by_head["resample"][0, 4] < by_head["mean"][0, 4] / 10
+    for head in ((3, 6), (3, 7)):
+        assert by_head["resample"][head] > 5 * max(by_head["mean"][head], by_head["zero"][head])
 
 
 def test_the_prediction_hangs_on_layer_3_looking_at_the_subject(run: Any) -> None:

@@ -15,6 +15,7 @@ from mi_ref import Backend, Model, ShapeError, TokenError
 from mi_ref.analysis.metrics import (
     Divergence,
     Likeliest,
+    Logit,
     LogitDifference,
     LogProbability,
     Metric,
@@ -51,6 +52,7 @@ def by_hand(logits: Any, reference: Any, corrupted: Any) -> list[tuple[Metric, A
     known = tuple(p.astype(float).tolist())
     return [
         (LogitDifference(A, B), logits[:, 3] - logits[:, 5]),
+        (Logit(A), logits[:, 3]),
         (Probability(A), np.exp(q)[:, 3]),
         (LogProbability(B), q[:, 5]),
         (Rank(A), 1 + np.argmax(order == 3, axis=-1)),
@@ -105,8 +107,8 @@ def test_they_print_compare_and_serialise(tiny: Model) -> None:
     metrics = [metric for metric, _ in by_hand(drawn(1), drawn(1)[0], drawn(2)[1])]
     metrics.append(divergence(tiny, reference))
     assert [str(metric) for metric in metrics] == [
-        "logit ' a' - ' b'", "p(' a')", "log p(' b')", "rank of ' a'", "likeliest token",
-        "KL(reference || run)", "KL recovery", "KL(reference || run)",
+        "logit ' a' - ' b'", "logit ' a'", "p(' a')", "log p(' b')", "rank of ' a'",
+        "likeliest token", "KL(reference || run)", "KL recovery", "KL(reference || run)",
     ]  # fmt: skip
     for metric in metrics:
         assert pickle.loads(pickle.dumps(metric)) == metric

@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mi_ref.analysis import metrics as metrics
     from mi_ref.analysis.ablation import Ablation as Ablation, ablation as ablation
+    from mi_ref.analysis.accumulated_residual import (
+        AccumulatedResidual as AccumulatedResidual,
+        accumulated_residual as accumulated_residual,
+    )
     from mi_ref.analysis.activation_patching import (
         activation_patching as activation_patching,
         head_patching as head_patching,
@@ -35,6 +39,10 @@ if TYPE_CHECKING:
     from mi_ref.analysis.attention_steering import (
         attention_dose_response as attention_dose_response,
     )
+    from mi_ref.analysis.block_pairs import (
+        BlockPatchingPairs as BlockPatchingPairs,
+        block_patching_pairs as block_patching_pairs,
+    )
     from mi_ref.analysis.block_patching import (
         BlockPatching as BlockPatching,
         block_patching as block_patching,
@@ -52,12 +60,20 @@ if TYPE_CHECKING:
         Comparison as Comparison,
         compare as compare,
     )
+    from mi_ref.analysis.dataset_ablation import dataset_ablation as dataset_ablation
+    from mi_ref.analysis.dataset_effects import (
+        DatasetAblation as DatasetAblation,
+        PartEffects as PartEffects,
+        Spread as Spread,
+    )
     from mi_ref.analysis.depth_loop import Feedback as Feedback
     from mi_ref.analysis.effective_attention import (
         effective_attention as effective_attention,
         mix_by_recurrence as mix_by_recurrence,
         relu_l1 as relu_l1,
     )
+    from mi_ref.analysis.fact_pairs import FactPair as FactPair, LeftOut as LeftOut
+    from mi_ref.analysis.fact_pairs_file import read_fact_pairs as read_fact_pairs
     from mi_ref.analysis.factual_routing import (
         FactualRouting as FactualRouting,
         factual_routing as factual_routing,
@@ -88,6 +104,10 @@ if TYPE_CHECKING:
     from mi_ref.analysis.residual_decomposition import (
         ResidualDecomposition as ResidualDecomposition,
         residual_decomposition as residual_decomposition,
+    )
+    from mi_ref.analysis.routing_pairs import (
+        FactualRoutingPairs as FactualRoutingPairs,
+        factual_routing_pairs as factual_routing_pairs,
     )
     from mi_ref.analysis.rwkv_reads import StateReads as StateReads, state_reads as state_reads
     from mi_ref.analysis.rwkv_state import (
@@ -124,18 +144,24 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "ablation": ("Ablation", "ablation"),
+    "accumulated_residual": ("AccumulatedResidual", "accumulated_residual"),
     "activation_patching": ("activation_patching", "head_patching", "neuron_patching"),
     "attention_calibration": ("Calibration", "calibrate"),
     "attention_doses": ("AttentionDoseResponse",),
     "attention_knockout": ("AttentionKnockout", "attention_knockout"),
     "attention_patterns": ("AttentionPatterns", "attention_patterns"),
     "attention_steering": ("attention_dose_response",),
+    "block_pairs": ("BlockPatchingPairs", "block_patching_pairs"),
     "block_patching": ("BlockPatching", "block_patching"),
     "causal_tracing": ("CausalTrace", "causal_tracing"),
     "character_helix": ("CharacterHelix", "character_helix"),
     "comparison": ("Change", "Comparison", "compare"),
+    "dataset_ablation": ("dataset_ablation",),
+    "dataset_effects": ("DatasetAblation", "PartEffects", "Spread"),
     "depth_loop": ("Feedback",),
     "effective_attention": ("effective_attention", "mix_by_recurrence", "relu_l1"),
+    "fact_pairs": ("FactPair", "LeftOut"),
+    "fact_pairs_file": ("read_fact_pairs",),
     "factual_routing": ("FactualRouting", "factual_routing"),
     "head_detectors": ("HeadScores", "head_scores"),
     "knockout_grid": ("KnockoutGrid", "knockout_grid"),
@@ -155,6 +181,7 @@ _NAMES = {
     ),
     "repeated_tokens": ("repeated_tokens",),
     "residual_decomposition": ("ResidualDecomposition", "residual_decomposition"),
+    "routing_pairs": ("FactualRoutingPairs", "factual_routing_pairs"),
     "rwkv_reads": ("StateReads", "state_reads"),
     "rwkv_state": ("HalfLives", "StateNorms", "half_lives", "state_norms"),
     "rwkv_state_sweeps": ("state_knockout_sweep", "state_patching", "state_steering_sweep"),

@@ -11,31 +11,28 @@ resampling.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Unpack
 
-from mi_ref.analysis import plots
-from mi_ref.analysis.ablation_parts import (
-    Method,
-    Part,
-    What,
-    edits_of,
-    every_part,
-    replacements,
+from mi_ref.analysis.ablation_effects import (
+    Shown,
+    cells_of,
+    draw,
+    name,
+    over_draws,
+    read,
+    shown,
 )
-from mi_ref.analysis.comparison import compare
-from mi_ref.analysis.lens import token_id
-from mi_ref.analysis.residual_parts import one_prompt, places_in
+from mi_ref.analysis.ablation_parts import Method, What, every_part, replacements
+from mi_ref.analysis.prompt_pair import one_prompt
+from mi_ref.analysis.residual_parts import places_in
 from mi_ref.analysis.result import Result, record_of
+from mi_ref.analysis.sweep import SweepOptions, sweep
 from mi_ref.errors import ShapeError
-from mi_ref.model import LogitsWanted, Model
-from mi_ref.progress import tracked
-from mi_ref.run import Run
+from mi_ref.model import Model
 from mi_ref.tables import Table
 from mi_ref.text import Prompt
-
-Metric: TypeAlias = Literal["kl", "logit_difference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +105,10 @@ class Ablation(Result):
         ]
         table = Table(heads, f"{self.method} ablation, read at {self.position}")
         for effect in self.top(k):
-            cells = [_name(effect), f"{effect.kl:.4f}"]
+            cells = [name(effect.layer, effect.index), shown(effect.kl, 4)]
             if effect.logit_difference is not None and self.intact is not None:
-                shift = effect.logit_difference - self.intact
-                cells += [f"{effect.logit_difference:.3f}", f"{shift:+.3f}"]
+                change = effect.logit_difference - self.intact
+                cells += [shown(effect.logit_difference, 3), shown(change, 3, "+")]
             table.add(*cells)
         return table
 
@@ -134,26 +131,19 @@ class Ablation(Result):
             effects=[asdict(effect) for effect in self.effects],
         )
 
-    def plot(self, path: str | os.PathLike[str], metric: Metric = "kl") -> None:
+    def plot(self, path: str | os.PathLike[str], metric: Shown = "kl") -> None:
         """Draw layers by heads or neurons: KL, or the change of the logit difference."""
         if metric == "logit_difference" and self.intact is None:
             raise ShapeError("no target was followed: call ablation(..., target=) for that.")
-        layers = sorted({effect.layer for effect in self.effects})
-        rows = [[e for e in self.effects if e.layer == layer] for layer in layers]
-        values = [[self._shown(effect, metric) for effect in row] for row in rows]
-        plots.heat_map(
+        draw(
             path,
-            values,
-            rows=list(map(str, layers)),
-            columns=[self.what if e.index is None else str(e.index) for e in rows[0]],
+            {(e.layer, e.index): self._shown(e, metric) for e in self.effects},
+            what=self.what,
             title=f"{self.method} ablation",
-            row_label="layer",
-            column_label=self.what,
-            unit="KL in nats" if metric == "kl" else "change of the logit difference",
-            centred=metric != "kl",
+            metric=metric,
         )
 
-    def _shown(self, effect: Effect, metric: Metric) -> float:
+    def _shown(self, effect: Effect, metric: Shown) -> float:
         if metric == "kl":
             return effect.kl
         assert effect.logit_difference is not None
@@ -177,6 +167,7 @@ def ablation(
     draws: int = 1,
     seed: int = 0,
     prepend_bos: bool | None = None,
+    **options: Unpack[SweepOptions],
 ) -> Ablation:
     """Ablate parts one at a time and measure what that does to the next token.
 
@@ -205,6 +196,8 @@ def ablation(
         Of a resampling: how many reference prompts to draw, and from what seed.
     prepend_bos : bool or None
         As for `Model.run`.
+    **options
+        As for `mi_ref.analysis.sweep.sweep`: ``rows``, ``executor``, ``resume``.
 
     Raises
     ------
@@ -212,30 +205,29 @@ def ablation(
         If the model has no such parts.
     ShapeError
         If a position lies outside, reference prompts are missing, or lengths differ.
+    SweepError
+        If the file to resume from is another sweep's.
     """
-    tokens, ids = one_prompt(model, prompt, prepend_bos, "ablation")
+    ids = one_prompt(model, prompt, prepend_bos)
     place, ablated = places_in(position, len(ids))[0], places_in(positions, len(ids))
-    if target is None and other is not None:
-        raise ShapeError(f"other={other!r} is compared with a target: say target= too.")
-    wanted = [None if token is None else token_id(model, token) for token in (target, other)]
     parts = every_part(model, what, layers, indices)
     refs, values, drawn = replacements(
         model, ids, parts, method, reference, draws=draws, seed=seed, prepend_bos=prepend_bos
     )
-    own: LogitsWanted = "last" if place == len(ids) - 1 else "all"
-    intact = model.run(tokens, logits=own)
-    effects = []
-    for part in tracked(parts, "ablating"):
-        runs = (model.run(tokens, edits=edits_of(part, value, ablated), logits=own)
-                for value in values)  # fmt: skip
-        effects.append(_effect(part, intact, runs, place, wanted))
+    reading = read(model, ids, place, target, other)
+    cells = cells_of(parts, values, ablated)
+    found = sweep(model, list(ids), cells, reading.metrics, position=place, **options)
+    means = over_draws(found.values, len(values))
     return Ablation(
-        effects=tuple(effects),
+        effects=tuple(
+            Effect(part.layer, part.index, kl, followed[0] if followed else None)
+            for part, (kl, *followed) in zip(parts, means, strict=True)
+        ),
         what=what,
         method=method,
-        target=wanted[0],
-        other=wanted[1],
-        intact=_difference(intact, place, wanted),
+        target=reading.tokens[0],
+        other=reading.tokens[1],
+        intact=reading.intact,
         position=place,
         ablated=tuple(ablated),
         reference=refs,
@@ -244,33 +236,3 @@ def ablation(
         tokens=ids,
         model=model,
     )
-
-
-def _effect(
-    part: Part, intact: Run, runs: Iterator[Run], place: int, wanted: Sequence[int | None]
-) -> Effect:
-    """Return the mean effect over draws."""
-    kls, differences = [], []
-    for run in runs:
-        kls.append(compare(intact, run, position=_where(run, place), top=1).kl)
-        differences.append(_difference(run, place, wanted))
-    known = [d for d in differences if d is not None]
-    mean = sum(known) / len(known) if known else None
-    return Effect(part.layer, part.index, sum(kls) / len(kls), mean)
-
-
-def _difference(run: Run, place: int, wanted: Sequence[int | None]) -> float | None:
-    target, other = wanted
-    if target is None:
-        return None
-    row = run.model.backend.to_host(run.logits_at(_where(run, place)))
-    return float(row[target]) - (0.0 if other is None else float(row[other]))
-
-
-def _where(run: Run, place: int) -> int:
-    """Return which of the run's own logits are those of a position."""
-    return -1 if run.logits is not None and run.logits.shape[1] == 1 else place
-
-
-def _name(effect: Effect) -> str:
-    return f"{effect.layer}" if effect.index is None else f"{effect.layer}.{effect.index}"

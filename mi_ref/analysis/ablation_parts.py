@@ -76,7 +76,9 @@ def edits_of(
         where["neurons"] = part.index
     if value is None:
         return [(point, do.zero(**where)) for point in part.points]
-    return [(point, do.replace(value[point], **where)) for point in part.points]
+    # Only what is put in: the rest would go to every worker and into every file's hash.
+    own = slice(None) if part.index is None else slice(part.index, part.index + 1)
+    return [(point, do.replace(value[point][:, :, own, ...], **where)) for point in part.points]
 
 
 def replacements(
@@ -97,8 +99,7 @@ def replacements(
     ShapeError
         If there are no reference prompts, or too many for the method, or of other lengths.
     """
-    if method not in ("zero", "mean", "resample"):
-        raise ValueError(f"method={method!r}: it is 'zero', 'mean' or 'resample'.")
+    check_method(method)
     if method == "zero":
         if len(reference):
             raise ShapeError("zero ablation needs no reference prompts: choose another method.")
@@ -108,18 +109,47 @@ def replacements(
     host = model.backend.to_host
     rows = [model.to_tokens(prompt, prepend_bos=prepend_bos) for prompt in reference]
     refs = tuple(tuple(host(row)[0, :].tolist()) for row in rows)
-    points = list(dict.fromkeys(point for part in parts for point in part.points))
+    points = points_of(parts)
     if method == "mean":
         return refs, [_means(model, refs, points)], ()
     _same_length(model, ids, refs)
-    if draws < 1:
-        raise ShapeError(f"draws={draws}: at least one reference prompt has to be drawn.")
+    check_draws(draws)
     drawn = tuple(random.Random(seed).choices(range(len(refs)), k=draws))
-    kept = {n: _activations(model, refs[n], points) for n in sorted(set(drawn))}
+    kept = {n: activations(model, refs[n], points) for n in sorted(set(drawn))}
     return refs, [kept[n] for n in drawn], drawn
 
 
-def _activations(model: Model, ids: Sequence[int], points: Sequence[Point]) -> dict[Point, Array]:
+def check_method(method: str) -> None:
+    """Refuse a method that there is not.
+
+    Raises
+    ------
+    ValueError
+        With those that there are.
+    """
+    if method not in ("zero", "mean", "resample"):
+        raise ValueError(f"method={method!r}: it is 'zero', 'mean' or 'resample'.")
+
+
+def check_draws(draws: int) -> None:
+    """Refuse to draw no prompt at all.
+
+    Raises
+    ------
+    ShapeError
+        With the number.
+    """
+    if draws < 1:
+        raise ShapeError(f"draws={draws}: at least one reference prompt has to be drawn.")
+
+
+def points_of(parts: Sequence[Part]) -> list[Point]:
+    """Return every point that the parts' outputs pass, once."""
+    return list(dict.fromkeys(point for part in parts for point in part.points))
+
+
+def activations(model: Model, ids: Sequence[int], points: Sequence[Point]) -> dict[Point, Array]:
+    """Return what a prompt has at some points, ``[1, pos, …]``."""
     run = model.run(list(ids), capture=points, logits="none")
     return {point: run[point] for point in points}
 
@@ -131,7 +161,7 @@ def _means(
     xp = model.backend.xp
     sums: dict[Point, Array] = {}
     for ids in refs:
-        for point, x in _activations(model, ids, points).items():
+        for point, x in activations(model, ids, points).items():
             total = xp.sum(x, axis=1, keepdims=True)
             sums[point] = sums[point] + total if point in sums else total
     n_tokens = sum(map(len, refs))

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mi_ref.analysis.block_patching import counterfactual_streams, patch_block
-from mi_ref.analysis.prompt_pair import places, position_names, read_pair
+from mi_ref.analysis.fact_pairs import FactPair, read_fact_pair
+from mi_ref.analysis.prompt_pair import places, position_names
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.hooks import Edits, capture
 from mi_ref.interventions import Places
@@ -63,12 +64,16 @@ class FactualRouting(Result):
             f"attention {len(self.tokens) - 1} -> {', '.join(self._subject())}",
         )
         changes = self.changes()
-        heads = [(n, h) for n, line in enumerate(changes) for h in range(len(line))]
-        heads.sort(key=lambda head: -abs(changes[head[0]][head[1]]))
-        for n, h in heads[:top]:
+        for n, h in self._sorted()[:top]:
             numbers = (self.before[n][h], self.after[n][h])
             table.add(f"{n}.{h}", *(f"{x:.4f}" for x in numbers), f"{changes[n][h]:+.4f}")
         return table
+
+    def summary(self) -> str:
+        """Return the head that changed most as a sentence."""
+        n, h = self._sorted()[0]
+        before, after = self.before[n][h], self.after[n][h]
+        return f"Head {n}.{h} changes most: from {before:.4f} to {after:.4f}."
 
     def record(self) -> dict[str, Any]:
         """Return everything."""
@@ -101,6 +106,12 @@ class FactualRouting(Result):
             centred=True,
         )
 
+    def _sorted(self) -> list[tuple[int, int]]:
+        """Return every layer and head, the largest change of either sign first."""
+        changes = self.changes()
+        heads = [(n, h) for n, line in enumerate(changes) for h in range(len(line))]
+        return sorted(heads, key=lambda head: -abs(changes[head[0]][head[1]]))
+
     def _subject(self) -> list[str]:
         names = position_names(self.model, self.tokens)
         return [names[pos] for pos in self.subject]
@@ -111,7 +122,7 @@ def factual_routing(
     prompt: Prompt,
     counterfactual: Prompt,
     *,
-    subject: Places = None,
+    subject: str | Places = None,
     layers: Places = None,
     prepend_bos: bool | None = None,
 ) -> FactualRouting:
@@ -123,8 +134,9 @@ def factual_routing(
         With attention patterns.
     prompt, counterfactual : str, sequence of int, or Array
         Two prompts of equal length.
-    subject : Places
-        Its positions; None for those at which the prompts differ.
+    subject : str or Places
+        A part of the prompt's text that occurs in it once, or positions; None for those at which
+        the prompts differ.
     layers : Places
         Which to patch, at ``at.resid_post``; None for the first four. Heads of the first of them
         and before it cannot change.
@@ -135,13 +147,8 @@ def factual_routing(
     -------
     FactualRouting
     """
-    names = ("prompt", "counterfactual")
-    pair = read_pair(model, prompt, counterfactual, names=names, prepend_bos=prepend_bos)
-    n_layers = model.cfg.n_layers
-    where = pair.differing() if subject is None else places(subject, len(pair.first), "subject")
-    where = tuple(sorted(where))
-    first = range(min(_BLOCK, n_layers))
-    block = tuple(first) if layers is None else places(layers, n_layers, "layers")
+    pair, where = read_fact_pair(model, FactPair(prompt, counterfactual, subject), prepend_bos)
+    block = patched_layers(model, layers)
     held = counterfactual_streams(model, pair, block, where)
     edits = patch_block(held, block, where, slice(0, len(where)))
     return FactualRouting(
@@ -153,6 +160,19 @@ def factual_routing(
         counterfactual_tokens=pair.second,
         model=model,
     )
+
+
+def patched_layers(model: Model, layers: Places) -> tuple[int, ...]:
+    """Return the layers of the patch; see `factual_routing`.
+
+    Raises
+    ------
+    ShapeError
+        If one lies outside.
+    """
+    n_layers = model.cfg.n_layers
+    first = tuple(range(min(_BLOCK, n_layers)))
+    return first if layers is None else places(layers, n_layers, "layers")
 
 
 def _attention(

@@ -60,6 +60,26 @@ class Metric(ABC):
 
 
 @dataclass(frozen=True, slots=True)
+class Logit(Metric):
+    """The logit of a token: comparable between runs only as far as all logits keep their level."""
+
+    name: ClassVar[str] = "logit"
+    unit: ClassVar[str] = "nats up to a constant"
+    token: Token
+
+    def __call__(
+        self, logits: Float[Array, "*rows d_vocab"], *, xp: Namespace
+    ) -> Float[Array, "*rows"]:
+        """Return the logit in each row."""
+        return xp.astype(logits[..., self.token.id], xp.float64)
+
+    @property
+    def label(self) -> str:
+        """Of which token."""
+        return f"logit {self.token.text!r}"
+
+
+@dataclass(frozen=True, slots=True)
 class LogitDifference(Metric):
     """The logit of `token` less that of `other`: the log-odds of the one against the other."""
 

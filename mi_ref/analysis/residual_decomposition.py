@@ -74,8 +74,11 @@ class ResidualDecomposition(Result):
         """Return the stream after each component has written."""
         return _accumulated(self.values, self.model)
 
-    def table(self) -> Table:
-        """Return one row per component, at the last of the positions."""
+    def table(self, top: int | None = None) -> Table:
+        """Return one row per component, at the last of the positions: in order, or the `top`.
+
+        Those are the largest shares of either sign, largest first.
+        """
         place = self.positions[-1]
         token = self.model.token_string(self.tokens[place])
         table = Table(
@@ -83,7 +86,10 @@ class ResidualDecomposition(Result):
             f"residual stream at position {place}, {token!r}",
         )
         columns = zip(self.components, self.norms, self.shares, self.stream_norms, strict=True)
-        for name, norm, share, stream in columns:
+        rows = list(columns)
+        if top is not None:
+            rows = sorted(rows, key=lambda row: -abs(row[2][-1]))[:top]
+        for name, norm, share, stream in rows:
             table.add(name, f"{norm[-1]:.3f}", f"{share[-1]:+.3f}", f"{stream[-1]:.3f}")
         return table
 

@@ -32,6 +32,9 @@ from mi_ref.sites import at
 from mi_ref.tables import Table
 from mi_ref.text import Prompt
 
+STRENGTHS = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0)
+"""Multiples of the difference that are tried at one layer."""
+
 
 @dataclass(frozen=True, slots=True)
 class Push:
@@ -127,7 +130,7 @@ def steering_convergence(
     target: str | int | None = None,
     position: int = -1,
     threshold: float = 0.95,
-    strengths: Sequence[float] = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
+    strengths: Sequence[float] = STRENGTHS,
     layer: int | None = None,
     prepend_bos: bool | None = None,
 ) -> SteeringConvergence:

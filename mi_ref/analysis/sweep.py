@@ -15,12 +15,11 @@ from typing import Any, TypedDict
 from mi_ref.analysis.metrics import Metric
 from mi_ref.analysis.prompt_pair import one_prompt
 from mi_ref.analysis.result import Result, record_of
-from mi_ref.analysis.sweep_cells import SettledCell, SweepCell as SweepCell, chunks, settle
+from mi_ref.analysis.sweep_cells import SweepCell as SweepCell, batches, settle
 from mi_ref.analysis.sweep_file import SweepFile, identity
-from mi_ref.analysis.sweep_workers import evaluate_all
+from mi_ref.analysis.sweep_workers import run_batches
 from mi_ref.errors import ShapeError
 from mi_ref.model import Model
-from mi_ref.progress import tracked
 from mi_ref.tables import Table
 from mi_ref.text import Prompt
 
@@ -150,35 +149,12 @@ def sweep(
     if resume is not None:
         own = one_prompt(model, prompt, prepend_bos)
         file = SweepFile(resume, identity(model, own, settled, metrics, position))
+    cut = list(batches(settled, metrics, position, rows))
     return Sweep(
-        values=tuple(_computed(model, settled, metrics, position, rows, executor, file)),
+        values=tuple(run_batches(model, cut, executor, file)),
         labels=tuple(cell.label for cell in given),
         metrics=metrics,
         position=position,
         tokens=tuple(cell.tokens for cell in settled),
         model=model,
     )
-
-
-def _computed(
-    model: Model,
-    cells: Sequence[SettledCell],
-    metrics: Sequence[Metric],
-    position: int,
-    rows: int,
-    executor: Executor | None,
-    file: SweepFile | None,
-) -> list[tuple[float, ...]]:
-    """Return every cell's numbers: those of the file, then what is left."""
-    values = [] if file is None else list(file.values)
-    # Batches are cut as if nothing were finished: a cell's last bits may depend on its company.
-    left = [chunk for chunk in chunks(cells, rows) if chunk.stop > len(values)]
-    parts = [[cells[n] for n in chunk] for chunk in left]
-    found = evaluate_all(model, parts, metrics, position, executor)
-    shown = tracked(found, "sweeping", len(parts))
-    for chunk, numbers in zip(left, shown, strict=True):
-        fresh = numbers[max(0, len(values) - chunk.start) :]
-        if file is not None:
-            file.append(len(values), fresh)
-        values += fresh
-    return values

@@ -46,6 +46,17 @@ class SettledCell:
         return all(_acts_on_rows(point, edit) for point, edit in self.edits)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Batch:
+    """Cells that run together, of prompts of one length, and what is measured of them."""
+
+    start: int
+    """Number of the first of them in the sweep."""
+    cells: tuple[SettledCell, ...]
+    metrics: tuple[Metric, ...]
+    position: int
+
+
 def settle(
     model: Model, prompt: Prompt, cells: Sequence[SweepCell], prepend_bos: bool | None
 ) -> tuple[SettledCell, ...]:
@@ -71,6 +82,20 @@ def settle(
         )
         settled.append(SettledCell(ids, edits))
     return tuple(settled)
+
+
+def batches(
+    cells: Sequence[SettledCell],
+    metrics: Sequence[Metric],
+    position: int,
+    rows: int,
+    *,
+    start: int = 0,
+) -> Iterator[Batch]:
+    """Yield cells as the batches that they run in; the first cell is number `start`."""
+    for chunk in chunks(cells, rows):
+        own = tuple(cells[n] for n in chunk)
+        yield Batch(start + chunk.start, own, tuple(metrics), position)
 
 
 def chunks(cells: Sequence[SettledCell], rows: int) -> Iterator[range]:

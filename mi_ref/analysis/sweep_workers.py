@@ -10,14 +10,16 @@ from functools import cache, partial
 from typing import Literal, cast
 
 from mi_ref.analysis.metrics import Metric
-from mi_ref.analysis.sweep_cells import SettledCell, evaluate
+from mi_ref.analysis.sweep_cells import Batch, SettledCell, evaluate
+from mi_ref.analysis.sweep_file import SweepFile
 from mi_ref.backend import get_backend
 from mi_ref.errors import SweepError
 from mi_ref.loading import from_pretrained
 from mi_ref.model import Model
+from mi_ref.progress import tracked
 
 _AHEAD = 64
-"""Chunks handed to an executor before the first of them is waited for."""
+"""Batches handed to an executor before the first of them is waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,24 +91,48 @@ def evaluate_elsewhere(
     return evaluate(load(spec), cells, metrics, position)
 
 
-def evaluate_all(
-    model: Model,
-    parts: Sequence[Sequence[SettledCell]],
-    metrics: Sequence[Metric],
-    position: int,
-    executor: Executor | None,
+def run_batches(
+    model: Model, every: Sequence[Batch], executor: Executor | None, file: SweepFile | None
+) -> list[tuple[float, ...]]:
+    """Return every cell's numbers: those of the file, then what is left, written there too.
+
+    Parameters
+    ----------
+    model : Model
+        What runs.
+    every : sequence of Batch
+        The whole sweep's, cut as if nothing were finished: a cell's last bits may depend on its
+        company.
+    executor : concurrent.futures.Executor or None
+        Who computes; None for this process.
+    file : SweepFile or None
+        Of finished cells.
+    """
+    values = [] if file is None else list(file.values)
+    left = [batch for batch in every if batch.start + len(batch.cells) > len(values)]
+    found = _evaluated(model, left, executor)
+    for batch, numbers in zip(left, tracked(found, "sweeping", len(left)), strict=True):
+        fresh = numbers[max(0, len(values) - batch.start) :]
+        if file is not None:
+            file.append(len(values), fresh)
+        values += fresh
+    return values
+
+
+def _evaluated(
+    model: Model, left: Sequence[Batch], executor: Executor | None
 ) -> Iterator[list[tuple[float, ...]]]:
-    """Yield each part's numbers, in the order of the parts, whoever finishes first."""
+    """Yield each batch's numbers, in their order, whoever finishes first."""
     if executor is None:
-        yield from (evaluate(model, part, metrics, position) for part in parts)
+        yield from (evaluate(model, b.cells, b.metrics, b.position) for b in left)
         return
     # Threads share the model; whatever else there is may be another process.
     threads = isinstance(executor, ThreadPoolExecutor)
     work = partial(evaluate, model) if threads else partial(evaluate_elsewhere, spec_of(model))
     waiting: deque[Future[list[tuple[float, ...]]]] = deque()
     try:
-        for part in parts:
-            waiting.append(executor.submit(work, part, metrics, position))
+        for b in left:
+            waiting.append(executor.submit(work, b.cells, b.metrics, b.position))
             if len(waiting) > _AHEAD:
                 yield waiting.popleft().result()
         while waiting:

@@ -11,16 +11,22 @@ from io import TextIOWrapper
 
 from mi_ref.cli import (
     ablate as ablate,
+    algzoo as algzoo,
     attribute as attribute,
+    converge as converge,
     convert as convert,
+    decompose as decompose,
+    feedback as feedback,
     heads as heads,
     hooks as hooks,
     inspection as inspection,
     knockout as knockout,
     lens as lens,
     patch as patch,
+    paths as paths,
     patterns as patterns,
     positions as positions,
+    route as route,
     rwkv_state as rwkv_state,
     steer as steer,
     tokens as tokens,
@@ -29,8 +35,9 @@ from mi_ref.cli import (
 from mi_ref.errors import MiRefError
 
 _COMMANDS = (
-    lens, patterns, heads, knockout, steer, patch, trace, ablate, attribute, rwkv_state,
-    hooks, tokens, positions, inspection, convert,
+    lens, patterns, heads, knockout, steer, patch, paths, trace, ablate, attribute, rwkv_state,
+    route, converge, decompose, feedback,
+    hooks, tokens, positions, inspection, convert, algzoo,
 )  # fmt: skip
 _EPILOG = """\
 example:

@@ -132,6 +132,18 @@ def add_places(
     )  # fmt: skip
 
 
+def add_pairs(parser: argparse.ArgumentParser) -> None:
+    """Add the options for many pairs of prompts in a file."""
+    parser.add_argument(
+        "--pairs", metavar="FILE",
+        help='many pairs: a JSON list of {"prompt": ..., "counterfactual": ...} with, if wanted,'
+        ' "subject", "answer" and "other"',
+    )  # fmt: skip
+    parser.add_argument(
+        "--skip", action="store_true", help="leave out pairs that do not fit, and record them"
+    )
+
+
 def add_sweep(parser: argparse.ArgumentParser) -> None:
     """Add the options of many runs."""
     parser.add_argument(
@@ -139,7 +151,9 @@ def add_sweep(parser: argparse.ArgumentParser) -> None:
         help="runs to do at a time: memory grows with it (default: 16)",
     )  # fmt: skip
     parser.add_argument(
-        "--resume", metavar="PATH", help="keep finished runs in this file, and go on from it"
+        "--resume",
+        metavar="PATH",
+        help="keep finished runs in this file, and go on from it; of --pairs, in this folder",
     )
 
 

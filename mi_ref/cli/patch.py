@@ -17,10 +17,9 @@ def add(commands: Any) -> None:
     parser = options.analysis(
         commands, "patch", "put one prompt's activations into another's run", _EXAMPLE
     )
-    parser.add_argument("--clean", required=True, metavar="TEXT", help="prompt with the answer")
-    parser.add_argument(
-        "--corrupted", required=True, metavar="TEXT", help="prompt of as many tokens without it"
-    )
+    parser.add_argument("--clean", metavar="TEXT", help="prompt with the answer")
+    parser.add_argument("--corrupted", metavar="TEXT", help="prompt of as many tokens without it")
+    options.add_pairs(parser)
     options.add_target(parser, "what the clean prompt predicts")
     parser.add_argument(
         "--other", metavar="TOKEN",
@@ -32,7 +31,7 @@ def add(commands: Any) -> None:
         " layers at once (default: position)",
     )  # fmt: skip
     parser.add_argument(
-        "--direction", choices=["denoising", "noising"], default="denoising",
+        "--direction", choices=["denoising", "noising"],
         help="clean into corrupted, or corrupted into clean (default: denoising)",
     )  # fmt: skip
     parser.add_argument(
@@ -54,6 +53,9 @@ def run(arguments: argparse.Namespace) -> None:
     if why := _refusal(arguments):
         arguments.refuse(why)
     output.check(arguments)
+    if arguments.pairs is not None:
+        patching.show_pairs(arguments)
+        return
     output.check_output(arguments.resume)
     from mi_ref.analysis.prompt_pair import one_prompt
 
@@ -73,6 +75,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _refusal(arguments: argparse.Namespace) -> str:
     """Return which options do not go together; empty if all do."""
+    if arguments.pairs is not None:
+        return _refusal_of_pairs(arguments)
+    if arguments.skip:
+        return "--skip is of --pairs"
+    if None in (arguments.clean, arguments.corrupted):
+        return "give --clean and --corrupted, or --pairs with --by block"
     layers = options.numbers(arguments.layer)
     if arguments.by == "neuron" and (layers is None or len(layers) != 1):
         return "--by neuron needs one --layer"
@@ -85,3 +93,13 @@ def _refusal(arguments: argparse.Namespace) -> str:
     if arguments.by != "block" and arguments.block_size is not None:
         return "--block-size is of --by block"
     return ""
+
+
+def _refusal_of_pairs(arguments: argparse.Namespace) -> str:
+    """Return what does not go together with pairs."""
+    if arguments.by != "block":
+        return "--pairs needs --by block"
+    own = ("clean", "corrupted", "target", "other", "direction", "site", "layer", "index",
+           "position")  # fmt: skip
+    given = [f"--{name}" for name in own if getattr(arguments, name) is not None]
+    return f"{', '.join(given)}: not beside --pairs" if given else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from mi_ref.cli import options
+from mi_ref.cli import options, output
 
 if TYPE_CHECKING:
     from mi_ref import Model
@@ -23,7 +23,7 @@ def grid(arguments: argparse.Namespace, model: Model) -> PatchingGrid:
     )
 
     prompts = model, arguments.clean, arguments.corrupted
-    metric, positions = _metric(arguments, model), options.chosen(arguments.position)
+    measured, positions = metric(arguments, model), options.chosen(arguments.position)
     site = None if arguments.site is None else options.layer_site(arguments.site)
     if arguments.by == "neuron":
         return neuron_patching(
@@ -31,8 +31,8 @@ def grid(arguments: argparse.Namespace, model: Model) -> PatchingGrid:
             layer=arguments.layer[0],
             neurons=options.chosen(arguments.index),
             positions=positions,
-            direction=arguments.direction,
-            metric=metric,
+            direction=arguments.direction or "denoising",
+            metric=measured,
             prepend_bos=arguments.bos,
             rows=arguments.rows,
             resume=arguments.resume,
@@ -44,8 +44,8 @@ def grid(arguments: argparse.Namespace, model: Model) -> PatchingGrid:
             layers=options.chosen(arguments.layer),
             heads=options.chosen(arguments.index),
             positions=positions,
-            direction=arguments.direction,
-            metric=metric,
+            direction=arguments.direction or "denoising",
+            metric=measured,
             prepend_bos=arguments.bos,
             rows=arguments.rows,
             resume=arguments.resume,
@@ -55,8 +55,8 @@ def grid(arguments: argparse.Namespace, model: Model) -> PatchingGrid:
         site=site or options.layer_site("resid_pre"),
         layers=options.chosen(arguments.layer),
         positions=positions,
-        direction=arguments.direction,
-        metric=metric,
+        direction=arguments.direction or "denoising",
+        metric=measured,
         prepend_bos=arguments.bos,
         rows=arguments.rows,
         resume=arguments.resume,
@@ -86,7 +86,26 @@ def blocks(arguments: argparse.Namespace, model: Model) -> BlockPatching:
     )
 
 
-def _metric(arguments: argparse.Namespace, model: Model) -> Metric | None:
+def show_pairs(arguments: argparse.Namespace) -> None:
+    """Patch blocks of layers in each pair of a file, and show what comes of it."""
+    from mi_ref.analysis.block_pairs import block_patching_pairs
+    from mi_ref.analysis.fact_pairs_file import read_fact_pairs
+
+    pairs = read_fact_pairs(arguments.pairs)
+    model = output.open_model(arguments)
+    found = block_patching_pairs(
+        model,
+        pairs,
+        block_size=arguments.block_size or 4,
+        skip=arguments.skip,
+        prepend_bos=arguments.bos,
+        rows=arguments.rows,
+        resume=arguments.resume,
+    )
+    output.show(arguments, model, found, found.summary(), prompts={})
+
+
+def metric(arguments: argparse.Namespace, model: Model) -> Metric | None:
     """Return the logit difference of the two answers, what is not given being predicted."""
     from mi_ref.analysis.block_patching import read_choice
     from mi_ref.analysis.prompt_pair import read_pair

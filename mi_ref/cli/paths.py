@@ -6,11 +6,9 @@ import argparse
 import re
 from typing import TYPE_CHECKING, Any
 
-from mi_ref.cli import options, output
+from mi_ref.cli import options, output, patching
 
 if TYPE_CHECKING:
-    from mi_ref import Model
-    from mi_ref.analysis.metrics import Metric
     from mi_ref.analysis.path_patching import Receiver
 
 _EXAMPLE = """\
@@ -79,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
         receivers=_receivers(arguments.receiver),
         freeze=arguments.freeze,
         direction=arguments.direction,
-        metric=_metric(arguments, model),
+        metric=patching.metric(arguments, model),
         layers=options.chosen(arguments.layer),
         heads=options.chosen(arguments.head),
         positions=options.chosen(arguments.position),
@@ -115,17 +113,3 @@ def _receivers(given: list[End] | None) -> list[Receiver] | None:
     if given is None:
         return None
     return [Receiver(options.layer_site(site)[layer], heads=head) for site, layer, head in given]
-
-
-def _metric(arguments: argparse.Namespace, model: Model) -> Metric | None:
-    """Return the logit difference of the two answers, what is not given being predicted."""
-    from mi_ref.analysis.block_patching import read_choice
-    from mi_ref.analysis.prompt_pair import read_pair
-
-    if arguments.target is None and arguments.other is None:
-        return None
-    names = ("clean", "corrupted")
-    pair = read_pair(
-        model, arguments.clean, arguments.corrupted, names=names, prepend_bos=arguments.bos
-    )
-    return read_choice(model, pair, arguments.target, arguments.other)
