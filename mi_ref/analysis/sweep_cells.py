@@ -12,9 +12,10 @@ from mi_ref.attention_edits import Knockout, ScalePattern, SetPattern
 from mi_ref.errors import HookError, ShapeError
 from mi_ref.hooks import Edit
 from mi_ref.interventions import Intervention, indices
-from mi_ref.model import Model
+from mi_ref.model import LogitsWanted, Model
+from mi_ref.run import Run
 from mi_ref.selection import Selector, select
-from mi_ref.sites import Point
+from mi_ref.sites import LayerPoint, Point, at
 from mi_ref.text import Prompt
 from mi_ref.value_edits import Add, Fill, Mean, ProjectOut, Replace, Scale
 
@@ -44,6 +45,10 @@ class SettledCell:
     def shareable(self) -> bool:
         """Whether this can be one row of a batch: bare functions and arrays cannot."""
         return all(_acts_on_rows(point, edit) for point, edit in self.edits)
+
+    def first_layer(self, model: Model) -> int:
+        """Return the first layer that an edit is in; without one, how many layers there are."""
+        return min((_layer(point, model) for point, _ in self.edits), default=model.cfg.n_layers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,24 +122,55 @@ def chunks(cells: Sequence[SettledCell], rows: int) -> Iterator[range]:
 def evaluate(
     model: Model, cells: Sequence[SettledCell], metrics: Sequence[Metric], position: int
 ) -> list[tuple[float, ...]]:
-    """Run cells as rows of one batch; return each cell's metrics at one position."""
+    """Run cells as rows of one batch; return each cell's metrics at one position.
+
+    Layers before the first edit compute the same in every row of one prompt: once is enough.
+    """
     edits: list[tuple[Selector, Edit]] = [
         (point, _in_row(edit, row) if len(cells) > 1 else edit)
         for row, cell in enumerate(cells)
         for point, edit in cell.edits
     ]
-    prompt = [list(cell.tokens) for cell in cells]
-    last = position % len(prompt[0]) == len(prompt[0]) - 1
-    run = model.run(prompt, edits=edits, logits="last" if last else "all")
+    n_pos, layer = len(cells[0].tokens), min(cell.first_layer(model) for cell in cells)
+    prompts = list(dict.fromkeys(cell.tokens for cell in cells))
+    last = position % n_pos == n_pos - 1
+    wanted: LogitsWanted = "last" if last else "all"
+    if layer > 0 and len(prompts) < len(cells):
+        begun = _begun(model, prompts, cells, layer)
+        run = model.run(begun, edits=edits, start_at_layer=layer, logits=wanted)
+    else:
+        run = model.run([list(cell.tokens) for cell in cells], edits=edits, logits=wanted)
     assert run.logits is not None
     logits = run.logits[:, 0 if last else position, :]
     columns = [_plain(model, metric(logits, xp=model.backend.xp)) for metric in metrics]
     return list(zip(*columns, strict=True))
 
 
+def _begun(
+    model: Model, prompts: list[tuple[int, ...]], cells: Sequence[SettledCell], layer: int
+) -> Run:
+    """Return the cells' rows before a layer, each prompt having run once."""
+    run = model.run([list(ids) for ids in prompts], stop_at_layer=layer, logits="none")
+    xp, device = model.backend.xp, model.backend.device
+    order = [prompts.index(cell.tokens) for cell in cells]
+    rows = xp.asarray(order, dtype=xp.int64, device=device)
+    tokens, values = (
+        None if x is None else xp.take(x, rows, axis=0) for x in (run.tokens, run.first_values)
+    )
+    resid = xp.take(run.resid, rows, axis=0)
+    return replace(run, tokens=tokens, resid=resid, first_values=values, state=None)
+
+
 def _plain(model: Model, x: Array) -> list[float]:
     listed: list[float] = model.backend.to_host(x).tolist()
     return listed
+
+
+def _layer(point: Point, model: Model) -> int:
+    """Return the layer that a point is in; 0 of those before all layers."""
+    if isinstance(point, LayerPoint):
+        return point.layer
+    return 0 if point in (at.embed, at.pos_embed) else model.cfg.n_layers
 
 
 def _checked(edit: Edit) -> Edit:
