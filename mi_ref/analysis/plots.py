@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ INK, FAINT = "#1b2430", "#5b6675"
 _WRITTEN = 400
 """Cells beyond which numbers are no longer written into them."""
 _TICKS = 40
+_PER_INCH = 8
+"""Letters of a title, with room for the axis beside it."""
 
 
 def save_figure(path: str | os.PathLike[str], draw: Callable[[], Figure]) -> None:
@@ -75,7 +78,7 @@ def heat_map(
         )  # fmt: skip
         if small:
             _write_numbers(axes, values, image, digits)
-        _label(axes, title, row_label, column_label)
+        _label(figure, axes, title, row_label, column_label)
         _ticks(axes, "y", rows)
         _ticks(axes, "x", columns)
         bar = figure.colorbar(image, ax=axes, pad=0.02, aspect=30, shrink=0.9)
@@ -105,7 +108,7 @@ def curves(
         axes = figure.add_subplot()
         for name, values in lines.items():
             axes.plot(x, values, marker="o", markersize=3.5, linewidth=1.6, label=name)
-        _label(axes, title, y_label, x_label)
+        _label(figure, axes, title, y_label, x_label)
         axes.grid(alpha=0.25)
         _legend(figure, len(lines))
         return figure
@@ -133,7 +136,7 @@ def bars(
         for group, (name, values) in enumerate(groups.items()):
             places = [n + group * thick for n in range(len(names))]
             axes.barh(places, values, height=thick, label=name)
-        _label(axes, title, y_label, x_label)
+        _label(figure, axes, title, y_label, x_label)
         middle = (len(groups) - 1) * thick / 2
         axes.set_yticks([n + middle for n in range(len(names))], names, parse_math=False)
         axes.invert_yaxis()
@@ -163,9 +166,10 @@ def _write_numbers(axes: Axes, values: Sequence[Sequence[float]], image: Any, di
             )  # fmt: skip
 
 
-def _label(axes: Axes, title: str, y_label: str, x_label: str) -> None:
-    axes.set_title(title, loc="left", color=INK, fontsize=11, fontweight="bold", pad=12,
-                   parse_math=False)  # fmt: skip
+def _label(figure: Figure, axes: Axes, title: str, y_label: str, x_label: str) -> None:
+    lines = textwrap.wrap(title, int(figure.get_figwidth() * _PER_INCH))
+    axes.set_title("\n".join(lines), loc="left", color=INK, fontsize=11, fontweight="bold",
+                   pad=12, parse_math=False)  # fmt: skip
     axes.set_xlabel(x_label, color=FAINT)
     axes.set_ylabel(y_label, color=FAINT)
     axes.tick_params(colors=INK, length=0, labelsize=9)
