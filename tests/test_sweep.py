@@ -26,7 +26,7 @@ from mi_ref import (
 )
 from mi_ref.analysis.metrics import Likeliest, LogProbability, Probability, logit_difference, token
 from mi_ref.analysis.sweep import Sweep, SweepCell, sweep
-from mi_ref.analysis.sweep_cells import chunks, settle
+from mi_ref.analysis.sweep_cells import SettledCell, chunks, settle
 from mi_ref.analysis.sweep_workers import load as load_again, spec_of
 
 IDS = [5, 17, 3, 39, 22, 9]
@@ -130,6 +130,13 @@ def test_what_rows_cannot_share_runs_alone(tiny: Model) -> None:
         sweep(tiny, IDS, wrong, metric, rows=2)
 
 
+@pytest.mark.parametrize(("n_pos", "expected"), [(6, 16), (256, 16), (300, 13), (9000, 1)])
+def test_long_prompts_share_a_batch_with_fewer(n_pos: int, expected: int) -> None:
+    cells = [SettledCell(tuple(range(n_pos)), ((at.z[0], do.zero(heads=n)),)) for n in range(40)]
+    assert [len(chunk) for chunk in chunks(cells, None)][:2] == [expected] * 2
+    assert [len(chunk) for chunk in chunks(cells, 7)] == [7] * 5 + [5]
+
+
 def test_executors_give_the_same_bits(load: Callable[[str, Backend, str], Model]) -> None:
     model = load("llama2", mi_ref.get_backend("numpy"), "float64")
     cells = mixed_cells(model)
@@ -202,9 +209,9 @@ def test_refusals(tiny: Model) -> None:
     cell = SweepCell(((at.z[0], do.zero(heads=0)),))
     with pytest.raises(ShapeError, match="needs at least one cell"):
         sweep(tiny, IDS, [], metric)
-    with pytest.raises(ShapeError, match="rows=0, 1 metrics"):
+    with pytest.raises(ShapeError, match="rows=0: a sweep runs at least one"):
         sweep(tiny, IDS, [cell], metric, rows=0)
-    with pytest.raises(ShapeError, match="rows=16, 0 metrics"):
+    with pytest.raises(ShapeError, match=r"metric=\(\): a sweep needs something"):
         sweep(tiny, IDS, [cell], [])
     with pytest.raises(ShapeError, match="position=6: the shortest prompt has 6 tokens"):
         sweep(tiny, LONGER, [cell, SweepCell((), IDS)], metric, position=6)

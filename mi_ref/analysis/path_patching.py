@@ -31,6 +31,7 @@ from mi_ref.analysis.path_routes import (
 )
 from mi_ref.analysis.prompt_pair import places, read_pair
 from mi_ref.analysis.sweep import SweepCell, SweepOptions
+from mi_ref.analysis.sweep_cells import rows_of
 from mi_ref.errors import HookError, ShapeError
 from mi_ref.interventions import Places
 from mi_ref.model import Model
@@ -101,7 +102,7 @@ def path_patching(
     ShapeError
         If an option, layer, head or position lies outside.
     """
-    _check(senders, freeze, heads, options.get("rows", 1))
+    _check(senders, freeze, heads)
     ends = None if receivers is None else read_receivers(model, receivers)
     pair = read_pair(model, clean, corrupted, names=_NAMES, prepend_bos=prepend_bos)
     patching = read_patching(model, pair, direction, metric)
@@ -114,7 +115,7 @@ def path_patching(
         _check_last(model, freeze, where, len(pair.first))
         edits = {sender: routes.cut([sender]) for sender in everyone}
     else:
-        edits = _arrivals(routes, everyone, ends, options.get("rows", 16))
+        edits = _arrivals(routes, everyone, ends, rows_of(options.get("rows"), len(pair.first)))
 
     def cell(row: int, column: int) -> SweepCell | None:
         sender = Sender(depth[row], which[column])
@@ -132,15 +133,13 @@ def path_patching(
     )
 
 
-def _check(senders: Sending, freeze: Freeze, heads: Places, rows: int) -> None:
+def _check(senders: Sending, freeze: Freeze, heads: Places) -> None:
     if senders not in ("head", "attn", "mlp"):
         raise ShapeError(f"senders={senders!r}: it is 'head', 'attn' or 'mlp'.")
     if freeze not in ("attention", "all"):
         raise ShapeError(f"freeze={freeze!r}: it is 'attention' or 'all'.")
     if heads is not None and senders != "head":
         raise ShapeError(f"heads={heads!r}: only senders='head' has heads, not {senders!r}.")
-    if rows < 1:
-        raise ShapeError(f"rows={rows}: a batch has one at least.")
 
 
 def _check_last(model: Model, freeze: Freeze, where: tuple[int, ...], n_pos: int) -> None:

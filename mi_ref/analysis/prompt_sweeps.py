@@ -11,7 +11,6 @@ from mi_ref.analysis.sweep import SweepOptions
 from mi_ref.analysis.sweep_cells import Batch, SettledCell, SweepCell, batches, settle
 from mi_ref.analysis.sweep_file import SweepFile, identity
 from mi_ref.analysis.sweep_workers import run_batches
-from mi_ref.errors import ShapeError
 from mi_ref.model import Model
 
 
@@ -52,15 +51,13 @@ def sweep_prompts(
     SweepError
         If the file to resume from is another sweep's.
     """
-    rows, resume = options.get("rows", 16), options.get("resume")
-    if rows < 1:
-        raise ShapeError(f"rows={rows}: a sweep runs at least one cell at a time.")
+    rows, resume = options.get("rows"), options.get("resume")
     settled = [settle(model, list(each.tokens), each.cells, None) for each in prompts]
-    file = None if resume is None else SweepFile(resume, _identity(model, prompts, settled))
     every, start = list[Batch](), 0
     for prompt, cells in zip(prompts, settled, strict=True):
         every += batches(cells, prompt.metrics, prompt.position, rows, start=start)
         start += len(cells)
+    file = None if resume is None else SweepFile(resume, _identity(model, prompts, settled))
     values = run_batches(model, every, options.get("executor"), file)
     rest = iter(values)
     return [[next(rest) for _ in cells] for cells in settled]

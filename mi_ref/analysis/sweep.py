@@ -27,7 +27,7 @@ from mi_ref.text import Prompt
 class SweepOptions(TypedDict, total=False):
     """How a sweep is computed; see `sweep`. Analyses made of one hand these on."""
 
-    rows: int
+    rows: int | None
     executor: Executor | None
     resume: str | os.PathLike[str] | None
 
@@ -100,7 +100,7 @@ def sweep(
     metric: Metric | Sequence[Metric],
     *,
     position: int = -1,
-    rows: int = 16,
+    rows: int | None = None,
     executor: Executor | None = None,
     resume: str | os.PathLike[str] | None = None,
     prepend_bos: bool | None = None,
@@ -119,8 +119,9 @@ def sweep(
         What to measure; see :mod:`mi_ref.analysis.metrics`.
     position : int
         Of each cell's prompt, negative from its end.
-    rows : int
-        How many cells run as one batch: memory grows with it.
+    rows : int or None
+        How many cells run as one batch: memory grows with it. None: 16, or of prompts beyond 256
+        tokens as many as have 4,096 in all.
     executor : concurrent.futures.Executor or None
         Who computes; dask's ``client.get_executor()`` too. Threads share the model; any other kind
         of worker loads it once, by name, backend, dtype and revision.
@@ -139,17 +140,17 @@ def sweep(
     """
     given = tuple(cells)
     metrics = (metric,) if isinstance(metric, Metric) else tuple(metric)
-    if rows < 1 or not metrics:
-        raise ShapeError(f"rows={rows}, {len(metrics)} metrics: a sweep needs one of each.")
+    if not metrics:
+        raise ShapeError("metric=(): a sweep needs something to measure.")
     settled = settle(model, prompt, given, prepend_bos)
     shortest = min(len(cell.tokens) for cell in settled)
     if not -shortest <= position < shortest:
         raise ShapeError(f"position={position}: the shortest prompt has {shortest} tokens.")
+    cut = list(batches(settled, metrics, position, rows))
     file = None
     if resume is not None:
         own = one_prompt(model, prompt, prepend_bos)
         file = SweepFile(resume, identity(model, own, settled, metrics, position))
-    cut = list(batches(settled, metrics, position, rows))
     return Sweep(
         values=tuple(run_batches(model, cut, executor, file)),
         labels=tuple(cell.label for cell in given),

@@ -21,6 +21,8 @@ from mi_ref.value_edits import Add, Fill, Mean, ProjectOut, Replace, Scale
 
 _ROW_BY_ROW = (Replace, Add, Scale, Fill, ProjectOut, Knockout, ScalePattern, SetPattern)
 """Interventions whose effect on a row depends on that row alone, and that heed `rows`."""
+_MOST_ROWS, _MOST_TOKENS = 16, 4096
+"""Of a batch, unless the caller says how many rows: whichever is reached first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,7 +95,7 @@ def batches(
     cells: Sequence[SettledCell],
     metrics: Sequence[Metric],
     position: int,
-    rows: int,
+    rows: int | None,
     *,
     start: int = 0,
 ) -> Iterator[Batch]:
@@ -103,13 +105,28 @@ def batches(
         yield Batch(start + chunk.start, own, tuple(metrics), position)
 
 
-def chunks(cells: Sequence[SettledCell], rows: int) -> Iterator[range]:
-    """Yield successive cells that run together: at most `rows`, their prompts of one length."""
+def rows_of(rows: int | None, n_pos: int) -> int:
+    """Return how many cells run as one batch if their prompts have so many tokens.
+
+    Raises
+    ------
+    ShapeError
+        If the caller asks for less than one.
+    """
+    if rows is None:
+        return max(1, min(_MOST_ROWS, _MOST_TOKENS // n_pos))
+    if rows < 1:
+        raise ShapeError(f"rows={rows}: a sweep runs at least one cell at a time.")
+    return rows
+
+
+def chunks(cells: Sequence[SettledCell], rows: int | None) -> Iterator[range]:
+    """Yield successive cells that run together, see `rows_of`: their prompts are of one length."""
     start = 0
     while start < len(cells):
-        stop = start + 1
+        stop, most = start + 1, rows_of(rows, len(cells[start].tokens))
         while (
-            stop < min(start + rows, len(cells))
+            stop < min(start + most, len(cells))
             and cells[start].shareable
             and cells[stop].shareable
             and len(cells[stop].tokens) == len(cells[start].tokens)

@@ -147,8 +147,8 @@ def add_pairs(parser: argparse.ArgumentParser) -> None:
 def add_sweep(parser: argparse.ArgumentParser) -> None:
     """Add the options of many runs."""
     parser.add_argument(
-        "--rows", type=positive, default=16, metavar="N",
-        help="runs to do at a time: memory grows with it (default: 16)",
+        "--rows", type=positive, metavar="N",
+        help="runs to do at a time: memory grows with it (default: 16, fewer of long prompts)",
     )  # fmt: skip
     parser.add_argument(
         "--resume",
