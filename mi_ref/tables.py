@@ -142,6 +142,27 @@ class Table:
             folded.add(*stacks, style=style)
         return folded
 
+    def split(self, width: int) -> list[Table]:
+        """Return tables of `width` letters at most, if a column allows, each with the first one."""
+        names = [heading.lstrip(">") for heading in self._headings]
+        columns = zip(names, *self._rows, strict=True)
+        # Two spaces before each column, one before the first.
+        first, *sizes = (max(len(str(cell)) for cell in column) + 2 for column in columns)
+        groups, taken = list[list[int]](), width
+        for n, size in enumerate(sizes, start=1):
+            if taken + size > width:
+                groups, taken = [*groups, []], first - 1
+            groups[-1].append(n)
+            taken += size
+        parts = []
+        for number, group in enumerate(groups):
+            chosen = [0, *group]
+            part = Table([self._headings[n] for n in chosen], "" if number else self._title)
+            for row, style in zip(self._rows, self._styles, strict=True):
+                part.add(*(row[n] for n in chosen), style=style)
+            parts.append(part)
+        return parts
+
     def print(self, *, narrow: Sequence[Sequence[str]] = ()) -> None:
         """Print: fitted and coloured in a terminal or notebook, else as plain as `str`.
 
@@ -158,13 +179,20 @@ class Table:
             sys.stdout.write(f"{self}\n" if unicode else f"{self}\n".replace("─", "-"))
             return
         full = max(map(len, str(self).splitlines()), default=0)
-        console.print(self.folded(narrow) if narrow and full > console.width else self)
+        if full > console.width and narrow:
+            console.print(self.folded(narrow))
+        elif full > console.width and all(name.startswith(">") for name in self._headings[1:]):
+            # Numbers would be cut to their first digits.
+            for part in self.split(console.width):
+                console.print(part)
+        else:
+            console.print(self)
 
     def __str__(self) -> str:
         from rich.console import Console
 
         # Wide enough never to wrap: a string has no terminal to fit.
-        console = Console(file=StringIO(), width=1000, color_system=None, highlight=False)
+        console = Console(file=StringIO(), width=100_000, color_system=None, highlight=False)
         with console.capture() as captured:
             console.print(self)
         return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")

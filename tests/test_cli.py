@@ -206,6 +206,9 @@ def test_the_package_runs_as_a_module() -> None:
     ("raised", "status", "said"),
     [
         (KeyboardInterrupt(), 130, "mi-ref: interrupted\n"),
+        (MemoryError("Unable to allocate 9 TiB"), 1,
+         "mi-ref: error: not enough memory: Unable to allocate 9 TiB.\n"),
+        (MemoryError(), 1, "mi-ref: error: not enough memory.\n"),
         (PermissionError(13, "Permission denied", "x.json"), 1,
          "mi-ref: error: Permission denied: x.json\n"),
     ],

@@ -29,6 +29,7 @@ from mi_ref.cli import (
     route as route,
     rwkv_state as rwkv_state,
     steer as steer,
+    token_ids,
     tokens as tokens,
     trace as trace,
 )
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    token_ids.read(arguments)
     try:
         arguments.run(arguments)
         sys.stdout.flush()
@@ -82,6 +84,9 @@ def _run(arguments: argparse.Namespace) -> int:
     except MiRefError as error:
         sys.stderr.write(f"mi-ref: error: {error}\n")
         return 1
+    except MemoryError as error:
+        sys.stderr.write(f"mi-ref: error: not enough memory{f': {error}' * bool(str(error))}.\n")
+        return 1
     except OSError as error:
         where = "" if error.filename is None else f": {error.filename}"
         sys.stderr.write(f"mi-ref: error: {error.strerror or error}{where}\n")
@@ -90,19 +95,30 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from importlib.metadata import version
-
     parser = argparse.ArgumentParser(
         prog="mi-ref",
         description="Look inside language models, one exact forward pass at a time.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"mi-ref {version('mi_ref')}")
+    parser.add_argument("--version", action=_Version, help="show the program's version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     for command in _COMMANDS:
         command.add(commands)
     return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up when it is asked for: that takes as long as all else in ``--help``."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, dest, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"mi-ref {version('mi_ref')}\n")
+        parser.exit()
 
 
 def _warn(message: Warning | str, *_: object, **__: object) -> None:

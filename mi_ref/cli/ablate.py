@@ -44,12 +44,10 @@ def add(commands: Any) -> None:
     options.add_places(parser, "--index", "which heads or neurons")
     options.add_places(parser, "--position", "where to take away")
     parser.add_argument(
-        "--draws", type=options.positive, default=1, metavar="N",
+        "--draws", type=options.positive, metavar="N",
         help="reference prompts to draw when resampling (default: 1)",
     )  # fmt: skip
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)"
-    )
+    parser.add_argument("--seed", type=int, metavar="N", help="of the draws (default: 0)")
     parser.add_argument(
         "--top", type=options.positive, default=15, metavar="K", help="rows (default: 15)"
     )
@@ -75,8 +73,9 @@ def run(arguments: argparse.Namespace) -> None:
     if why := _refusal(arguments):
         arguments.refuse(why)
     output.check(arguments)
-    output.check_output(arguments.resume)
-    model = output.open_model(arguments)
+    output.check_resume(arguments)
+    heads = "z" if arguments.what == "head" else None
+    model = output.open_model(arguments, heads, "Use --what attn, mlp, layer or neuron.")
     (_one if len(arguments.prompt) == 1 else _several)(arguments, model)
 
 
@@ -89,6 +88,12 @@ def _refusal(arguments: argparse.Namespace) -> str:
             return f"--{name} is one for each --prompt: {n_prompts}, not {len(given)}"
     if n_prompts > 1 and arguments.reference is not None:
         return "--reference is of one --prompt: several are each other's reference"
+    if n_prompts == 1 and (arguments.reference is None) != (arguments.method == "zero"):
+        return "--reference belongs to --method mean and --method resample of one --prompt"
+    if arguments.method != "resample" and (drawn := options.given(arguments, "draws", "seed")):
+        return f"{drawn}: only of --method resample"
+    if arguments.other is not None and arguments.target is None:
+        return "--other is taken off a --target"
     return ""
 
 
@@ -142,11 +147,10 @@ def _shared(arguments: argparse.Namespace) -> dict[str, Any]:
         "layers": options.numbers(arguments.layer),
         "indices": options.numbers(arguments.index),
         "positions": options.numbers(arguments.position),
-        "draws": arguments.draws,
-        "seed": arguments.seed,
+        "draws": arguments.draws or 1,
+        "seed": arguments.seed or 0,
         "prepend_bos": arguments.bos,
-        "rows": arguments.rows,
-        "resume": arguments.resume,
+        **options.sweep(arguments),
     }
 
 

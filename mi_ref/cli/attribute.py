@@ -42,7 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
     output.check(arguments)
     from mi_ref.analysis.logit_attribution import logit_attribution
 
-    model = output.open_model(arguments)
+    heads = "result" if arguments.by == "head" else None
+    model = output.open_model(arguments, heads, "Use --by component or --by neuron.")
     found = logit_attribution(
         model,
         arguments.prompt,

@@ -74,7 +74,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _conclusion(found: SteeringConvergence) -> str:
     absorbing = sum(push.absorbed is not None for push in found.pushes)
-    said = f"{absorbing} of {len(found.pushes)} layers absorb the push, to {found.threshold:g}."
+    verb = "absorbs" if absorbing == 1 else "absorb"
+    said = f"{absorbing} of {len(found.pushes)} layers {verb} the push, to {found.threshold:g}."
     left = [push.strength for push in found.sweep if push.absorbed is None]
     if left:
         said += f" At layer {found.sweep[0].layer} it is not absorbed from {min(left):g} on."

@@ -50,10 +50,9 @@ def run(arguments: argparse.Namespace) -> None:
 def _refusal(arguments: argparse.Namespace) -> str:
     """Return which options do not go together; empty if all do."""
     foreign = ("heads", "neurons", "top") if arguments.accumulated else ("target", "other")
-    unused = [f"--{name}" for name in foreign if getattr(arguments, name)]
-    if unused:
+    if unused := options.given(arguments, *foreign):
         what = "the parts" if arguments.accumulated else "--accumulated"
-        return f"{', '.join(unused)}: only of {what}"
+        return f"{unused}: only of {what}"
     if arguments.other is not None and arguments.target is None:
         return "--other is taken off a --target"
     return ""
@@ -62,7 +61,8 @@ def _refusal(arguments: argparse.Namespace) -> str:
 def _parts(arguments: argparse.Namespace) -> None:
     from mi_ref.analysis.residual_decomposition import residual_decomposition
 
-    model = output.open_model(arguments)
+    heads = "result" if arguments.heads else None
+    model = output.open_model(arguments, heads, "Leave out --heads.")
     found = residual_decomposition(
         model,
         arguments.prompt,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mi_ref.cli import options, output
+
+if TYPE_CHECKING:
+    from mi_ref.analysis.recurrent_feedback import RecurrentFeedback
 
 _EXAMPLE = """\
 mi-ref feedback --prompt "The capital of France is" --loop 2 4 --depth 3
@@ -72,14 +75,20 @@ def run(arguments: argparse.Namespace) -> None:
         mode=arguments.mode,
         prepend_bos=arguments.bos,
     )
-    last = found.passes[-1]
     output.show(
         arguments,
         model,
         found,
-        f"After {last.number} passes {last.token!r} is likeliest, {last.probability:.4f};"
-        f" KL {last.comparison.kl:.4g} nats from the plain model.",
+        _conclusion(found),
         prompts={"tokens": found.tokens},
         looked_at=[position for position, _ in found.feedback],
         record={**found.record(), "words": arguments.word or []},
+    )
+
+
+def _conclusion(found: RecurrentFeedback) -> str:
+    last = found.passes[-1]
+    return (
+        f"After {last.number} pass{'es' * (last.number > 1)} {last.token!r} is likeliest,"
+        f" {last.probability:.4f}; KL {last.comparison.kl:.4g} nats from the plain model."
     )

@@ -16,8 +16,12 @@ def add(commands: Any) -> None:
     parser = options.command(
         commands, "hooks", "list a model's hook points", _EXAMPLE, options.model_options()
     )
-    parser.add_argument("--batch", type=int, metavar="N", help="prompts, for concrete shapes")
-    parser.add_argument("--pos", type=int, metavar="N", help="tokens, for concrete shapes")
+    parser.add_argument(
+        "--batch", type=options.positive, metavar="N", help="prompts, for concrete shapes"
+    )
+    parser.add_argument(
+        "--pos", type=options.positive, metavar="N", help="tokens, for concrete shapes"
+    )
     parser.add_argument(
         "--grep", type=_pattern, metavar="PATTERN",
         help="only rows in which this regular expression is found",

@@ -7,7 +7,9 @@ from typing import Any
 
 from mi_ref.cli import options, output
 
-_EXAMPLE = "mi-ref inspect HuggingFaceTB/SmolLM-135M"
+_EXAMPLE = """\
+mi-ref inspect atlas
+  mi-ref inspect HuggingFaceTB/SmolLM-135M"""
 
 
 def add(commands: Any) -> None:
@@ -25,7 +27,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    output.check_output(arguments.json)
+    output.check(arguments)
     from mi_ref.inspection import inspect_checkpoint
 
     found = inspect_checkpoint(arguments.name, revision=arguments.revision)

@@ -39,7 +39,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     output.check(arguments)
-    model = output.open_model(arguments)
+    model = output.open_model(arguments, "pattern", output.USE_STATE)
     if arguments.grid:
         grid = _grid(arguments, model)
         prompts, shown = {"tokens": grid.tokens}, [grid.position]

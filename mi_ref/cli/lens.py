@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from mi_ref.analysis import LogitLens
 
 _EXAMPLE = """\
-mi-ref lens --prompt "The capital of France is" --target " Paris" --plot lens.png"""
+mi-ref lens --prompt "The capital of France is" --target " Paris" --plot lens.png
+  mi-ref lens --ids --prompt 0,389,290,277,1418,268 --target 1955"""
 
 
 def add(commands: Any) -> None:

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from mi_ref.analysis.sweep import SweepOptions
     from mi_ref.interventions import Places
     from mi_ref.sites import LayerSite
 
 Place: TypeAlias = int | Literal["all"]
 """A layer, head or position as it was given; negative ones count from the end."""
+
+_SHARED = "the model, and how it is run"
 
 
 def command(
@@ -32,10 +35,16 @@ def command(
 
 
 def analysis(
-    commands: Any, name: str, summary: str, example: str, *, model: str = "atlas"
+    commands: Any,
+    name: str,
+    summary: str,
+    example: str,
+    *,
+    model: str = "atlas",
+    ids: bool = True,
 ) -> argparse.ArgumentParser:
-    """Add a command that runs a model, and return its parser."""
-    parents = model_options(model), compute_options(), text_options()
+    """Add a command that runs a model, and return its parser; `ids` as for `text_options`."""
+    parents = model_options(model), compute_options(), text_options(ids=ids)
     parser = command(commands, name, summary, example, *parents)
     add_json(parser)
     return parser
@@ -44,15 +53,16 @@ def analysis(
 def model_options(default: str = "atlas") -> argparse.ArgumentParser:
     """Return the options that choose a checkpoint."""
     options = argparse.ArgumentParser(add_help=False)
-    options.add_argument(
+    group = options.add_argument_group(_SHARED)
+    group.add_argument(
         "--model", default=default, metavar="NAME",
         help=f"bundled model, folder, or Hub repository (default: {default})",
     )  # fmt: skip
-    add_revision(options)
+    add_revision(group)
     return options
 
 
-def add_revision(parser: argparse.ArgumentParser) -> None:
+def add_revision(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Add the option for a Hub repository's revision."""
     parser.add_argument(
         "--revision", metavar="REV", help="branch, tag or commit of a Hub repository"
@@ -62,29 +72,41 @@ def add_revision(parser: argparse.ArgumentParser) -> None:
 def compute_options() -> argparse.ArgumentParser:
     """Return the options that say what computes."""
     options = argparse.ArgumentParser(add_help=False)
-    options.add_argument(
+    group = options.add_argument_group(_SHARED)
+    group.add_argument(
         "--backend", default="numpy", metavar="NAME", help="array library (default: numpy)"
     )
-    options.add_argument("--device", metavar="DEV", help="device of the backend")
-    options.add_argument(
+    group.add_argument("--device", metavar="DEV", help="device of the backend")
+    group.add_argument(
         "--dtype", default="float32", choices=["float32", "float64"],
         help="what everything is computed in (default: float32)",
     )  # fmt: skip
-    options.add_argument(
+    group.add_argument(
         "--compat", choices=["candle-mi"],
         help="compute as that program does where it differs from HuggingFace",
+    )  # fmt: skip
+    group.add_argument(
+        "--allow-unread-config", action="append", default=[], metavar="KEY",
+        help="load although nothing reads this key of config.json; may be repeated",
     )  # fmt: skip
     return options
 
 
-def text_options() -> argparse.ArgumentParser:
-    """Return the option for the token that starts a sequence."""
+def text_options(*, ids: bool) -> argparse.ArgumentParser:
+    """Return the options for how text becomes tokens; with `ids` the one for none at all too."""
     options = argparse.ArgumentParser(add_help=False)
-    options.add_argument(
+    group = options.add_mutually_exclusive_group()
+    group.add_argument(
         "--bos", action=argparse.BooleanOptionalAction, default=None,
         help="put a beginning-of-sequence token first, or none"
         " (default: as the checkpoint's tokenizer does)",
     )  # fmt: skip
+    if ids:
+        group.add_argument(
+            "--ids", action="store_true",
+            help="prompts and tokens are token ids, as 5,17,3, and a --subject is positions:"
+            " needs no tokenizer",
+        )  # fmt: skip
     return options
 
 
@@ -144,31 +166,54 @@ def add_pairs(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_sweep(parser: argparse.ArgumentParser) -> None:
-    """Add the options of many runs."""
+def add_sweep(parser: argparse.ArgumentParser, where: str = "this file") -> None:
+    """Add the options of many runs, which are kept at `where`; `sweep` reads them."""
     parser.add_argument(
         "--rows", type=positive, metavar="N",
         help="runs to do at a time: memory grows with it (default: 16, fewer of long prompts)",
     )  # fmt: skip
     parser.add_argument(
-        "--resume",
-        metavar="PATH",
-        help="keep finished runs in this file, and go on from it; of --pairs, in this folder",
+        "--resume", metavar="PATH", help=f"keep finished runs in {where}, and go on from it"
     )
 
 
-def chosen(given: Sequence[Place] | None, default: Places = None) -> Places:
+def sweep(arguments: argparse.Namespace) -> SweepOptions:
+    """Return how many runs are done, as analyses take it."""
+    return {"rows": arguments.rows, "resume": arguments.resume}
+
+
+def given(arguments: argparse.Namespace, *names: str) -> str:
+    """Return which of these options were given, as they are written; empty for none.
+
+    Parameters
+    ----------
+    arguments : Namespace
+        What was parsed.
+    *names : str
+        Of its attributes; one that was not given is absent, None, False or an empty list.
+    """
+    found = [
+        f"--{name.replace('_', '-')}"
+        for name in names
+        if (value := getattr(arguments, name, None)) is not None
+        and value is not False
+        and value != []
+    ]
+    return ", ".join(found)
+
+
+def chosen(named: Sequence[Place] | None, default: Places = None) -> Places:
     """Return places as analyses take them, whose word for all is an open slice."""
-    if given is None:
+    if named is None:
         return default
-    numbers = [n for n in given if n != "all"]
-    return numbers if len(numbers) == len(given) else slice(None)
+    numbers = [n for n in named if n != "all"]
+    return numbers if len(numbers) == len(named) else slice(None)
 
 
-def numbers(given: Sequence[Place] | None) -> list[int] | None:
+def numbers(named: Sequence[Place] | None) -> list[int] | None:
     """Return places as plain numbers; None for all."""
-    plain = [n for n in given or () if n != "all"]
-    return plain if given is not None and len(plain) == len(given) else None
+    plain = [n for n in named or () if n != "all"]
+    return plain if named is not None and len(plain) == len(named) else None
 
 
 def place(text: str) -> Place:

@@ -10,6 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mi_ref.cli import options
 from mi_ref.errors import MiRefError
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mi_ref.tables import Table
 
 STDOUT = "-"
+USE_STATE = "Of recurrent models, mi-ref rwkv-state shows what each token reads."
 
 
 class OutputError(MiRefError):
@@ -32,7 +34,8 @@ def check(arguments: argparse.Namespace) -> None:
     OutputError
         With the reason.
     """
-    check_output(arguments.json)
+    if arguments.json != STDOUT:
+        check_output(arguments.json)
     plot = getattr(arguments, "plot", None)
     if plot is None:
         return
@@ -45,12 +48,26 @@ def check(arguments: argparse.Namespace) -> None:
         raise OutputError(str(error)) from error
 
 
+def check_resume(arguments: argparse.Namespace) -> None:
+    """Refuse a ``--resume`` that cannot be written to; see `check`."""
+    path = arguments.resume
+    if path is not None and getattr(arguments, "pairs", None) is not None:
+        if Path(path).exists() and not Path(path).is_dir():
+            raise OutputError(
+                f"{path!r} is a file: name a folder, which keeps a file of each pair."
+            )
+        return
+    check_output(path)
+
+
 def check_output(path: str | None) -> None:
     """Refuse a path that cannot be written to; see `check`."""
-    if path is None or path == STDOUT:
+    if path is None:
         return
     folder = Path(path).parent
-    if Path(path).is_dir():
+    if path == STDOUT:
+        raise OutputError("'-' is no file: only --json writes to standard output.")
+    if Path(path).is_dir() or path.endswith(("/", os.sep)):
         raise OutputError(f"{path!r} is a folder: name a file to write.")
     if not folder.is_dir():
         raise OutputError(f"{path!r} cannot be written: there is no folder {str(folder)!r}.")
@@ -58,18 +75,40 @@ def check_output(path: str | None) -> None:
         raise OutputError(f"{path!r} cannot be written: no permission in {str(folder)!r}.")
 
 
-def open_model(arguments: argparse.Namespace) -> Model:
-    """Load the model that the options name."""
-    import mi_ref
+def open_model(arguments: argparse.Namespace, needs: str | None = None, instead: str = "") -> Model:
+    """Load the model that the options name.
 
-    return mi_ref.from_pretrained(
+    Parameters
+    ----------
+    arguments : Namespace
+        With the options of every analysis.
+    needs : str or None
+        Hook site that the model must have.
+    instead : str
+        What to do with one that lacks it, as a sentence.
+
+    Raises
+    ------
+    HookError
+        If it lacks the site.
+    """
+    import mi_ref
+    from mi_ref.errors import HookError
+
+    model = mi_ref.from_pretrained(
         arguments.model,
         backend=arguments.backend,
         device=arguments.device,
         dtype=arguments.dtype,
         revision=arguments.revision,
+        allow_unread_config=tuple(arguments.allow_unread_config),
         compat=arguments.compat,
     )
+    if needs is not None:
+        site = options.layer_site(needs)
+        if (why := model.hook_points.absence(site)) is not None:
+            raise HookError(f"{site!r} does not exist in this model: {why}. {instead}")
+    return model
 
 
 def show(

@@ -43,7 +43,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--block-size", type=options.positive, metavar="N", help="layers in a block (default: 4)"
     )
-    options.add_sweep(parser)
+    options.add_sweep(parser, "this file, of --pairs in this folder")
     options.add_plot(parser, "the grid")
     parser.set_defaults(run=run)
 
@@ -53,10 +53,10 @@ def run(arguments: argparse.Namespace) -> None:
     if why := _refusal(arguments):
         arguments.refuse(why)
     output.check(arguments)
+    output.check_resume(arguments)
     if arguments.pairs is not None:
         patching.show_pairs(arguments)
         return
-    output.check_output(arguments.resume)
     from mi_ref.analysis.prompt_pair import one_prompt
 
     model = output.open_model(arguments)
@@ -101,5 +101,5 @@ def _refusal_of_pairs(arguments: argparse.Namespace) -> str:
         return "--pairs needs --by block"
     own = ("clean", "corrupted", "target", "other", "direction", "site", "layer", "index",
            "position")  # fmt: skip
-    given = [f"--{name}" for name in own if getattr(arguments, name) is not None]
-    return f"{', '.join(given)}: not beside --pairs" if given else ""
+    given = options.given(arguments, *own)
+    return f"{given}: not beside --pairs" if given else ""

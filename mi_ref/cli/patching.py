@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mi_ref.cli import options, output
 
@@ -23,44 +23,21 @@ def grid(arguments: argparse.Namespace, model: Model) -> PatchingGrid:
     )
 
     prompts = model, arguments.clean, arguments.corrupted
-    measured, positions = metric(arguments, model), options.chosen(arguments.position)
     site = None if arguments.site is None else options.layer_site(arguments.site)
+    layers, indices = options.chosen(arguments.layer), options.chosen(arguments.index)
+    shared: dict[str, Any] = {
+        "positions": options.chosen(arguments.position),
+        "direction": arguments.direction or "denoising",
+        "metric": metric(arguments, model),
+        "prepend_bos": arguments.bos,
+        **options.sweep(arguments),
+    }
     if arguments.by == "neuron":
-        return neuron_patching(
-            *prompts,
-            layer=arguments.layer[0],
-            neurons=options.chosen(arguments.index),
-            positions=positions,
-            direction=arguments.direction or "denoising",
-            metric=measured,
-            prepend_bos=arguments.bos,
-            rows=arguments.rows,
-            resume=arguments.resume,
-        )
+        return neuron_patching(*prompts, layer=arguments.layer[0], neurons=indices, **shared)
     if arguments.by == "head":
-        return head_patching(
-            *prompts,
-            site=site,
-            layers=options.chosen(arguments.layer),
-            heads=options.chosen(arguments.index),
-            positions=positions,
-            direction=arguments.direction or "denoising",
-            metric=measured,
-            prepend_bos=arguments.bos,
-            rows=arguments.rows,
-            resume=arguments.resume,
-        )
-    return activation_patching(
-        *prompts,
-        site=site or options.layer_site("resid_pre"),
-        layers=options.chosen(arguments.layer),
-        positions=positions,
-        direction=arguments.direction or "denoising",
-        metric=measured,
-        prepend_bos=arguments.bos,
-        rows=arguments.rows,
-        resume=arguments.resume,
-    )
+        return head_patching(*prompts, site=site, layers=layers, heads=indices, **shared)
+    site = site or options.layer_site("resid_pre")
+    return activation_patching(*prompts, site=site, layers=layers, **shared)
 
 
 def blocks(arguments: argparse.Namespace, model: Model) -> BlockPatching:
@@ -81,8 +58,7 @@ def blocks(arguments: argparse.Namespace, model: Model) -> BlockPatching:
         block_size=arguments.block_size or 4,
         positions=options.chosen(arguments.position),
         prepend_bos=arguments.bos,
-        rows=arguments.rows,
-        resume=arguments.resume,
+        **options.sweep(arguments),
     )
 
 
@@ -99,8 +75,7 @@ def show_pairs(arguments: argparse.Namespace) -> None:
         block_size=arguments.block_size or 4,
         skip=arguments.skip,
         prepend_bos=arguments.bos,
-        rows=arguments.rows,
-        resume=arguments.resume,
+        **options.sweep(arguments),
     )
     output.show(arguments, model, found, found.summary(), prompts={})
 

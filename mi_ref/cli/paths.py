@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.head is not None and arguments.sender != "head":
         arguments.refuse("--head is of --sender head")
     output.check(arguments)
-    output.check_output(arguments.resume)
+    output.check_resume(arguments)
     from mi_ref.analysis.path_patching import path_patching
 
     model = output.open_model(arguments)
@@ -82,8 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
         heads=options.chosen(arguments.head),
         positions=options.chosen(arguments.position),
         prepend_bos=arguments.bos,
-        rows=arguments.rows,
-        resume=arguments.resume,
+        **options.sweep(arguments),
     )
     tokens = [found.base_tokens, found.source_tokens]
     corrupted, clean = tokens if arguments.direction == "denoising" else reversed(tokens)

@@ -42,7 +42,8 @@ def run(arguments: argparse.Namespace) -> None:
     output.check(arguments)
     from mi_ref.analysis.attention_patterns import attention_patterns
 
-    model, layer, head = output.open_model(arguments), arguments.layer, arguments.head
+    model = output.open_model(arguments, "pattern", output.USE_STATE)
+    layer, head = arguments.layer, arguments.head
     found = attention_patterns(
         model,
         arguments.prompt,

@@ -16,11 +16,11 @@ _EXAMPLE = 'mi-ref positions --prompt "The capital of France is" --span France'
 def add(commands: Any) -> None:
     """Add the command to the parser."""
     parser = options.analysis(
-        commands, "positions", "say which tokens a piece of a prompt is", _EXAMPLE
+        commands, "positions", "say which tokens a piece of a prompt is", _EXAMPLE, ids=False
     )
     options.add_prompt(parser, "text to cut into tokens")
     parser.add_argument(
-        "--span", action="append", default=[], metavar="TEXT",
+        "--span", type=_span, action="append", default=[], metavar="TEXT",
         help="piece that the prompt has once; its tokens bear it as a label; may be repeated",
     )  # fmt: skip
     parser.set_defaults(run=run)
@@ -43,6 +43,12 @@ def run(arguments: argparse.Namespace) -> None:
         prompts={"tokens": found.encoding.ids},
         looked_at=marked,
     )
+
+
+def _span(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("an empty text has no tokens")
+    return text
 
 
 def _places(found: TokenPositions, label: str) -> tuple[int, ...]:

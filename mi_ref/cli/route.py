@@ -43,14 +43,15 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
-    single = ("prompt", "counterfactual", "subject")
-    given = [f"--{name}" for name in single if getattr(arguments, name) is not None]
+    given = options.given(arguments, "prompt", "counterfactual", "subject")
     if arguments.pairs is not None and given:
-        arguments.refuse(f"{', '.join(given)}: not beside --pairs, which has them")
-    if arguments.pairs is None and not {"--prompt", "--counterfactual"} <= {*given}:
+        arguments.refuse(f"{given}: not beside --pairs, which has them")
+    if arguments.pairs is None and None in (arguments.prompt, arguments.counterfactual):
         arguments.refuse("give --prompt and --counterfactual, or --pairs")
     if arguments.pairs is None and (arguments.skip or arguments.draw is not None):
         arguments.refuse("--skip and --draw are of --pairs")
+    if arguments.draw is not None and arguments.plot is None:
+        arguments.refuse("--draw is of --plot")
     output.check(arguments)
     (_one if arguments.pairs is None else _many)(arguments)
 
@@ -58,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
 def _one(arguments: argparse.Namespace) -> None:
     from mi_ref.analysis.factual_routing import factual_routing
 
-    model = output.open_model(arguments)
+    model = output.open_model(arguments, "pattern", output.USE_STATE)
     found = factual_routing(
         model,
         arguments.prompt,
@@ -83,7 +84,7 @@ def _many(arguments: argparse.Namespace) -> None:
     from mi_ref.analysis.routing_pairs import factual_routing_pairs
 
     pairs = read_fact_pairs(arguments.pairs)
-    model = output.open_model(arguments)
+    model = output.open_model(arguments, "pattern", output.USE_STATE)
     found = factual_routing_pairs(
         model,
         pairs,

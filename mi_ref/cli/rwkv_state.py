@@ -12,6 +12,7 @@ mi-ref rwkv-state --prompt "The capital of France is" --knockout
   mi-ref rwkv-state --prompt "The capital of France is" --position 4 --scale 0.5 --scale 2
   mi-ref rwkv-state --prompt "The capital of France is" --target " Rome" \\
       --patch-from "The capital of Italy is\""""
+_INSTEAD = "Of models that attend, mi-ref patterns, heads and knockout show what each token reads."
 
 
 def add(commands: Any) -> None:
@@ -52,8 +53,8 @@ def run(arguments: argparse.Namespace) -> None:
     if why := _refusal(arguments):
         arguments.refuse(why)
     output.check(arguments)
-    output.check_output(arguments.resume)
-    model = output.open_model(arguments)
+    output.check_resume(arguments)
+    model = output.open_model(arguments, "rwkv_state", _INSTEAD)
     if arguments.half_lives:
         state_views.half_lives(arguments, model)
     elif arguments.reads:
@@ -66,10 +67,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _refusal(arguments: argparse.Namespace) -> str:
     """Return which options do not go together; empty if all do."""
-    if not _changes(arguments) and (arguments.target or arguments.layer) is not None:
+    if not _changes(arguments) and options.given(arguments, "target", "layer"):
         return "--target and --layer are of --knockout, --scale and --patch-from"
-    if arguments.resume is not None and not (arguments.knockout or arguments.scale):
-        return "--resume is of --knockout and --scale"
+    swept = options.given(arguments, "rows", "resume")
+    if swept and not (arguments.knockout or arguments.scale):
+        return f"{swept}: only of --knockout and --scale"
     if arguments.position is not None:
         if arguments.half_lives or arguments.patch_from is not None:
             return "--half-lives and --patch-from are of the whole prompt: leave out --position"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from statistics import median
 from typing import TYPE_CHECKING
 
 from mi_ref.cli import options, output
@@ -43,6 +42,8 @@ def norms(arguments: argparse.Namespace, model: Model) -> None:
 
 def half_lives(arguments: argparse.Namespace, model: Model) -> None:
     """Show how long each head keeps what is written."""
+    from statistics import median
+
     from mi_ref.analysis.rwkv_state import half_lives
 
     found = half_lives(model, arguments.prompt, prepend_bos=arguments.bos)
@@ -108,8 +109,7 @@ def _knockout(arguments: argparse.Namespace, model: Model) -> StateGrid:
         positions=options.chosen(arguments.position),
         layers=options.chosen(arguments.layer),
         prepend_bos=arguments.bos,
-        rows=arguments.rows,
-        resume=arguments.resume,
+        **options.sweep(arguments),
     )
 
 
@@ -124,8 +124,7 @@ def _steering(arguments: argparse.Namespace, model: Model) -> StateGrid:
         positions=options.chosen(arguments.position),
         layers=options.chosen(arguments.layer),
         prepend_bos=arguments.bos,
-        rows=arguments.rows,
-        resume=arguments.resume,
+        **options.sweep(arguments),
     )
 
 

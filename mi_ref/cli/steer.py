@@ -11,6 +11,7 @@ _EXAMPLE = """\
 mi-ref steer --prompt "The capital of France is" --layer 3 --key 4 --weight 0 --weight 0.5
   mi-ref steer --prompt "The capital of France is" --toward "The capital of Italy is" \\
       --away "The capital of France is" --target " Rome\""""
+_INSTEAD = "A steering vector needs no attention: give --toward and --away."
 
 
 def add(commands: Any) -> None:
@@ -51,11 +52,13 @@ def run(arguments: argparse.Namespace) -> None:
     if vector and not (arguments.toward and arguments.away):
         arguments.refuse("a steering vector needs both --toward and --away")
     foreign = ("head", "query", "key", "weight") if vector else ("site", "read", "position")
-    unused = [f"--{name}" for name in foreign if getattr(arguments, name) is not None]
-    if unused:
+    if unused := options.given(arguments, *foreign):
         what = "an attention edge" if vector else "a steering vector"
-        arguments.refuse(f"{', '.join(unused)}: only of {what}")
+        arguments.refuse(f"{unused}: only of {what}")
     if arguments.weight and arguments.scale:
         arguments.refuse("--weight and --scale are two ways to dose: give one of them")
     output.check(arguments)
-    (steer_vector if vector else steer_edge).steer(arguments, output.open_model(arguments))
+    if vector:
+        steer_vector.steer(arguments, output.open_model(arguments))
+    else:
+        steer_edge.steer(arguments, output.open_model(arguments, "pattern", _INSTEAD))

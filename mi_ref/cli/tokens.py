@@ -12,7 +12,7 @@ _EXAMPLE = 'mi-ref tokens "The capital of France is"'
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parents = options.model_options(), options.text_options()
+    parents = options.model_options(), options.text_options(ids=False)
     parser = options.command(commands, "tokens", "cut a text into tokens", _EXAMPLE, *parents)
     parser.add_argument("text", metavar="TEXT")
     parser.set_defaults(run=run)

@@ -48,7 +48,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
     output.check(arguments)
-    output.check_output(arguments.resume)
+    output.check_resume(arguments)
     from mi_ref.analysis.causal_tracing import causal_tracing
 
     model = output.open_model(arguments)
@@ -65,8 +65,7 @@ def run(arguments: argparse.Namespace) -> None:
         layers=options.chosen(arguments.layer),
         positions=options.chosen(arguments.position),
         prepend_bos=arguments.bos,
-        rows=arguments.rows,
-        resume=arguments.resume,
+        **options.sweep(arguments),
     )
     prompts = {"tokens": found.tokens}
     output.show(arguments, model, found, found.summary(), prompts=prompts, looked_at=found.subject)
