@@ -31,7 +31,7 @@ atlas-rwkv7: .venv/golden
 
 bench: .venv/golden
 	$(BIN)/python -m bench.run --markdown && $(BIN)/python -m bench.process --markdown
-	$(BIN)/python -m bench.recurrence --markdown
+	$(BIN)/python -m bench.recurrence --markdown && $(BIN)/python -m bench.sweeps --markdown
 
 .venv/installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -30,16 +30,31 @@ class Watched:
             after = x if after is None else after
         else:
             after = self.edit if hook.pos is None else self.edit[:, hook.pos : hook.pos + 1, ...]
-        self.changed = self.changed or self._differs(before, after)
+        self.changed = self.changed or self._differs(before, after, hook)
         return after
 
-    def _differs(self, before: Array, after: Array) -> bool:
+    def _differs(self, before: Array, after: Array, hook: Hook) -> bool:
         # What does not fit is refused by the caller, with more to say.
         if type(after) is not type(before) or after.shape != before.shape:
             return True
         xp = self.backend.xp
         both_nan = xp.logical_and(before != before, after != after)
-        return not bool(xp.all(xp.logical_or(before == after, both_nan)))
+        differs = xp.logical_not(xp.logical_or(before == after, both_nan))
+        return bool(xp.any(self._at_tokens(differs, hook)))
+
+    def _at_tokens(self, differs: Array, hook: Hook) -> Array:
+        """Return where tokens differ: what flows at pads means nothing."""
+        axes, xp = self.point.site.axes, self.backend.xp
+        axis = next((n for n, name in enumerate(axes) if name in ("pos", "query_pos")), None)
+        if hook.padding is None or axis is None:
+            return differs
+        mask = hook.padding.mask(self.backend)
+        if hook.pos is not None:
+            mask = mask[:, hook.pos : hook.pos + 1]
+        if differs.shape[axis] != mask.shape[1]:  # the last tokens' logits
+            return differs
+        sizes = tuple(differs.shape[n] if n in (0, axis) else 1 for n in range(differs.ndim))
+        return xp.logical_and(differs, xp.reshape(mask, sizes))
 
     def __str__(self) -> str:
         edit = self.edit

@@ -17,6 +17,7 @@ from mi_ref.backend import Backend
 from mi_ref.errors import HookError, ShapeError
 from mi_ref.hook_points import HookPoint
 from mi_ref.hooks import Hook
+from mi_ref.padding import Padding
 
 Places: TypeAlias = int | slice | Sequence[int] | Sequence[bool] | None
 """Along one axis: an index, a slice, several, a mask of true and false, or None for all."""
@@ -128,6 +129,36 @@ class Intervention(ABC):
             shown = repr(value) if _is_plain(value) else f"<{type(value).__name__}>"
             said.append(f"{each.name}={shown}")
         return f"{self.name}({', '.join(said)})"
+
+
+def refuse_pads(edit: Intervention, entry: HookPoint, padding: Padding) -> None:
+    """Refuse positions named one by one that are nothing but pads in a row that the edit acts on.
+
+    A slice or a mask may well end before the tokens of a short row begin.
+
+    Raises
+    ------
+    HookError
+        Saying in which rows, and where their tokens are.
+    """
+    named = edit.positions
+    if not isinstance(named, tuple) or any(isinstance(n, bool) for n in named):
+        return
+    columns = indices(named, padding.n_pos)
+    spans = list(zip(padding.starts, padding.stops, strict=True))
+    missed = [
+        row
+        for row in indices(edit.rows, len(spans))
+        if not any(spans[row][0] <= column < spans[row][1] for column in columns)
+    ]
+    if missed:
+        where = ", ".join(f"row {n} has its tokens in {spans[n][0]} to {spans[n][1] - 1}"
+                          for n in missed)  # fmt: skip
+        raise HookError(
+            f"{edit!r} at {entry.point!r}: positions are columns of the padded batch, and columns"
+            f" {columns} hold nothing but pads there: {where}. Pad on the other side"
+            " (padding_side=), or make an edit of its own for each row (rows=)."
+        )
 
 
 def backend_of(hook: Hook) -> Backend:

@@ -16,7 +16,7 @@ from mi_ref.errors import HookError
 from mi_ref.fits import check_fits
 from mi_ref.hook_points import HookPoint, HookPoints
 from mi_ref.hooks import Capture, CaptureLike, Edit, Edits, Hook, Positions
-from mi_ref.interventions import Intervention
+from mi_ref.interventions import Intervention, refuse_pads
 from mi_ref.kept_positions import kept_positions, pos_axis
 from mi_ref.padding import Padding
 from mi_ref.selection import Selector, select
@@ -183,6 +183,8 @@ class HookPlan:
         here = out_pos if point is at.logits else n_pos
         if isinstance(edit, Intervention):
             edit.check(actions.entry, batch, here)
+            if self._padding is not None and here == n_pos:
+                refuse_pads(edit, actions.entry, self._padding)
         if not callable(edit):
             shape = actions.entry.sizes(batch, here)
             check_fits(edit, shape, self._like, actions.entry, "the replacement")

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mi_ref.errors import TokenError
 
@@ -15,8 +16,8 @@ _LISTED = 12
 """How many faults an error lists; a file of another kind has one in each line."""
 
 
-class Node(dict[int, "Node"]):
-    """What may follow the first bytes of a token, by the next byte."""
+class Node(dict[int, Any]):
+    """What may follow the first bytes of a token, by the next byte: nodes again."""
 
     __slots__ = ("id",)
 
