@@ -83,10 +83,15 @@ class HookPoints(Sequence[HookPoint]):
 
     def absence(self, point: Point | Site) -> str | None:
         """Return why this model lacks a point, or a site in every layer; None if it does not."""
-        if isinstance(point, LayerSite):
-            reasons = [self._absent.get(point[layer]) for layer in range(self.n_layers)]
-            return reasons[0] if None not in reasons else None
-        return self._absent.get(point)
+        if not isinstance(point, LayerSite):
+            return self._absent.get(point)
+        reason = None
+        for layer in reversed(range(self.n_layers)):
+            # Asked for every edit of a sweep: mostly the first look says that it is there.
+            reason = self._absent.get(point[layer])
+            if reason is None:
+                return None
+        return reason
 
     def table(self, batch: int | None = None, pos: int | None = None) -> Table:
         """Return one row per site: name, string, axes, shape, what can be done, and meaning.

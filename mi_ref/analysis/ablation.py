@@ -25,11 +25,13 @@ from mi_ref.analysis.ablation_effects import (
     shown,
 )
 from mi_ref.analysis.ablation_parts import Method, What, every_part, replacements
+from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.prompt_pair import one_prompt
-from mi_ref.analysis.residual_parts import places_in
+from mi_ref.analysis.residual_parts import places_in, position_in
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.analysis.sweep import SweepOptions, sweep
 from mi_ref.errors import ShapeError
+from mi_ref.interventions import Places
 from mi_ref.model import Model
 from mi_ref.tables import Table
 from mi_ref.text import Prompt
@@ -160,9 +162,9 @@ def ablation(
     reference: Sequence[str] | Sequence[Sequence[int]] = (),
     target: str | int | None = None,
     other: str | int | None = None,
-    layers: Sequence[int] | None = None,
-    indices: Sequence[int] | None = None,
-    positions: int | Sequence[int] | None = None,
+    layers: Places = None,
+    indices: Places = None,
+    positions: Places = None,
     position: int = -1,
     draws: int = 1,
     seed: int = 0,
@@ -186,9 +188,9 @@ def ablation(
         Prompts for mean and resample.
     target, other : str, int or None
         Tokens whose logit difference to follow; without `other`, the target's logit.
-    layers, indices : sequence of int or None
+    layers, indices : Places
         Which layers, and which heads or neurons of each; None for all.
-    positions : int, sequence of int or None
+    positions : Places
         Where to ablate; None is everywhere.
     position : int
         Where to read the prediction.
@@ -209,7 +211,7 @@ def ablation(
         If the file to resume from is another sweep's.
     """
     ids = one_prompt(model, prompt, prepend_bos)
-    place, ablated = places_in(position, len(ids))[0], places_in(positions, len(ids))
+    place, ablated = position_in(position, len(ids)), places_in(positions, len(ids))
     parts = every_part(model, what, layers, indices)
     refs, values, drawn = replacements(
         model, ids, parts, method, reference, draws=draws, seed=seed, prepend_bos=prepend_bos
@@ -232,7 +234,7 @@ def ablation(
         ablated=tuple(ablated),
         reference=refs,
         draws=drawn,
-        seed=seed if method == "resample" else None,
+        seed=whole(seed, "seed") if method == "resample" else None,
         tokens=ids,
         model=model,
     )

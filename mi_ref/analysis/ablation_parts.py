@@ -9,8 +9,11 @@ from typing import Literal, TypeAlias
 
 from mi_ref import do
 from mi_ref._typing import Array
+from mi_ref.analysis.arguments import whole
+from mi_ref.analysis.prompt_pair import one_prompt, places
 from mi_ref.errors import ShapeError
 from mi_ref.hooks import Edit
+from mi_ref.interventions import Places, plain_places
 from mi_ref.model import Model
 from mi_ref.selection import Selector
 from mi_ref.sites import LayerSite, Point, at
@@ -43,9 +46,7 @@ class Part:
         return tuple(site[self.layer] for site in SITES[self.what])
 
 
-def every_part(
-    model: Model, what: What, layers: Sequence[int] | None, indices: Sequence[int] | None
-) -> list[Part]:
+def every_part(model: Model, what: What, layers: Places, indices: Places) -> list[Part]:
     """Return the parts to ablate, by layer.
 
     Raises
@@ -59,7 +60,7 @@ def every_part(
     sizes = {"head": model.cfg.n_heads, "neuron": model.cfg.d_mlp}
     if what not in sizes:
         if indices is not None:
-            raise ShapeError(f"indices={list(indices)}: a layer has one {what} only.")
+            raise ShapeError(f"indices={indices!r}: a layer has one {what} only.")
         return [Part(what, layer, None) for layer in chosen]
     each = _inside("indices", indices, sizes[what])
     return [Part(what, layer, index) for layer in chosen for index in each]
@@ -106,15 +107,14 @@ def replacements(
         return (), [None], ()
     if isinstance(reference, str) or not len(reference):
         raise ShapeError(f"{method} ablation needs reference=: a sequence of prompts.")
-    host = model.backend.to_host
-    rows = [model.to_tokens(prompt, prepend_bos=prepend_bos) for prompt in reference]
-    refs = tuple(tuple(host(row)[0, :].tolist()) for row in rows)
+    refs = tuple(one_prompt(model, prompt, prepend_bos) for prompt in reference)
     points = points_of(parts)
     if method == "mean":
         return refs, [_means(model, refs, points)], ()
     _same_length(model, ids, refs)
     check_draws(draws)
-    drawn = tuple(random.Random(seed).choices(range(len(refs)), k=draws))
+    chosen = random.Random(whole(seed, "seed")).choices(range(len(refs)), k=whole(draws, "draws"))
+    drawn = tuple(chosen)
     kept = {n: activations(model, refs[n], points) for n in sorted(set(drawn))}
     return refs, [kept[n] for n in drawn], drawn
 
@@ -139,7 +139,7 @@ def check_draws(draws: int) -> None:
     ShapeError
         With the number.
     """
-    if draws < 1:
+    if whole(draws, "draws") < 1:
         raise ShapeError(f"draws={draws}: at least one reference prompt has to be drawn.")
 
 
@@ -178,9 +178,10 @@ def _same_length(model: Model, ids: Sequence[int], refs: Sequence[Sequence[int]]
             )
 
 
-def _inside(what: str, chosen: Sequence[int] | None, size: int) -> list[int]:
-    if chosen is None:
-        return list(range(size))
-    if not chosen or any(not -size <= n < size for n in chosen):
-        raise ShapeError(f"{what}={list(chosen)}: name some of 0 to {size - 1}.")
-    return list(dict.fromkeys(n % size for n in chosen))
+def _inside(what: str, chosen: Places, size: int) -> list[int]:
+    given = plain_places(chosen, what)
+    try:
+        return list(places(given, size, what))
+    except ShapeError:
+        shown = list(given) if isinstance(given, tuple) else given
+        raise ShapeError(f"{what}={shown}: name some of 0 to {size - 1}.") from None

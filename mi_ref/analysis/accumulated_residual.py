@@ -17,7 +17,6 @@ Source: TransformerLens' ``accumulated_resid``, whose ``apply_ln`` freezes the n
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -30,6 +29,7 @@ from mi_ref.analysis.result import Result, record_of
 from mi_ref.config import LayerNorm
 from mi_ref.errors import TokenError
 from mi_ref.hooks import capture
+from mi_ref.interventions import Places
 from mi_ref.model import Model
 from mi_ref.sites import Point, at
 from mi_ref.tables import Table
@@ -146,7 +146,7 @@ def accumulated_residual(
     other: str | int | None = None,
     *,
     mid: bool | None = None,
-    positions: int | Sequence[int] | None = -1,
+    positions: Places = -1,
     prepend_bos: bool | None = None,
 ) -> AccumulatedResidual:
     """Return the residual stream after each stage, and the logit that it would give.
@@ -162,7 +162,7 @@ def accumulated_residual(
     mid : bool or None
         Whether to stop between attention and MLP too; None for where there is such a stream, which
         parallel blocks lack.
-    positions : int, sequence of int or None
+    positions : Places
         Where to look; negative counts from the end, None is everywhere.
     prepend_bos : bool or None
         As for `Model.run`.

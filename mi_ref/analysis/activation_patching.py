@@ -14,6 +14,7 @@ from typing import Unpack
 
 from mi_ref import do
 from mi_ref._typing import Array
+from mi_ref.analysis.arguments import layer_site
 from mi_ref.analysis.metrics import Metric
 from mi_ref.analysis.patching_grid import (
     Direction,
@@ -22,7 +23,7 @@ from mi_ref.analysis.patching_grid import (
     patch_grid,
     read_patching,
 )
-from mi_ref.analysis.prompt_pair import places, position_names, read_pair
+from mi_ref.analysis.prompt_pair import place, places, position_names, read_pair
 from mi_ref.analysis.sweep import SweepCell, SweepOptions
 from mi_ref.errors import HookError
 from mi_ref.hooks import capture
@@ -74,7 +75,7 @@ def activation_patching(
     PatchingGrid
         Layers by positions.
     """
-    if "pos" not in site.axes:
+    if "pos" not in layer_site(site).axes:
         raise HookError(f"{site!r} has the axes {' '.join(site.axes)}: one with pos is needed.")
     patching = _read(model, clean, corrupted, direction, metric, prepend_bos)
     depth = places(layers, model.cfg.n_layers, "layers")
@@ -207,7 +208,7 @@ def neuron_patching(
         Positions by neurons.
     """
     patching = _read(model, clean, corrupted, direction, metric, prepend_bos)
-    (number,) = places(layer, model.cfg.n_layers, "layer")
+    number = place(layer, model.cfg.n_layers, "layer")
     n_pos = len(patching.base_tokens)
     where = places(positions, n_pos, "positions")
     value = _source(patching, at.post, (number,), where)[number]
@@ -235,7 +236,8 @@ def neuron_patching(
 
 def _axes_of_heads(site: LayerSite) -> tuple[int, int]:
     """Return which axes of a site are the heads and the positions that a patch acts at."""
-    found = {axis.removeprefix("kv_").removeprefix("query_"): n for n, axis in enumerate(site.axes)}
+    axes = layer_site(site).axes
+    found = {axis.removeprefix("kv_").removeprefix("query_"): n for n, axis in enumerate(axes)}
     if not {"head", "pos"} <= set(found):
         raise HookError(f"{site!r} has the axes {' '.join(site.axes)}: pos and head are needed.")
     return found["head"], found["pos"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mi_ref.analysis.attention_edges import edge_weight, refuse_unseen
-from mi_ref.analysis.prompt_pair import one_prompt, places
+from mi_ref.analysis.prompt_pair import one_prompt, place, places
 from mi_ref.errors import ShapeError
 from mi_ref.hooks import capture
 from mi_ref.interventions import Places
@@ -108,12 +108,14 @@ def calibrate(
         If a query does not see its key.
     """
     n_layers = model.cfg.n_layers
-    (at_layer,) = places(n_layers // 2 if layer is None else layer, n_layers, "layer")
+    at_layer = place(n_layers // 2 if layer is None else layer, n_layers, "layer")
     whose = places(heads, model.cfg.n_heads, "heads")
 
     def weight(prompt: Prompt, edge: tuple[int, int]) -> float:
         ids = one_prompt(model, prompt, prepend_bos)
-        (query,), (key,) = places(edge[0], len(ids), "query"), places(edge[1], len(ids), "key")
+        if not hasattr(edge, "__len__") or len(edge) != 2:
+            raise ShapeError(f"edge {edge!r}: name its query and its key.")
+        query, key = place(edge[0], len(ids), "query"), place(edge[1], len(ids), "key")
         refuse_unseen(model, [at_layer], [query], [key])
         seen = capture(at.pattern[at_layer], pos=[query])
         run = model.run(ids, capture=[seen], stop_at_layer=at_layer + 1, logits="none")

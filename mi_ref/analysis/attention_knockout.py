@@ -18,7 +18,7 @@ from mi_ref.analysis.attention_looks import listed
 from mi_ref.analysis.comparison import Change, Comparison, compare, plot_changes
 from mi_ref.analysis.lens import token_id
 from mi_ref.analysis.lens_views import chance
-from mi_ref.analysis.prompt_pair import one_prompt, places
+from mi_ref.analysis.prompt_pair import one_prompt, place, places
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.hooks import capture
 from mi_ref.interventions import Places
@@ -160,7 +160,7 @@ def attention_knockout(
     chosen = (n_layers // 2,) if layers is None else places(layers, n_layers, "layers")
     cut_heads = places(heads, model.cfg.n_heads, "heads")
     rows, columns = places(queries, n_pos, "queries"), places(keys, n_pos, "keys")
-    (where,) = places(position, n_pos, "position")
+    where = place(position, n_pos, "position")
     followed = None if target is None else token_id(model, target)
     refuse_unseen(model, chosen, rows, columns)
     wanted, there = logits_for(where, n_pos)

@@ -13,10 +13,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mi_ref._typing import Array, Float
+from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.attention_looks import Look, listed, look_of, look_table
 from mi_ref.analysis.lens_plot import shown
 from mi_ref.analysis.plots import heat_map
-from mi_ref.analysis.prompt_pair import one_prompt, places
+from mi_ref.analysis.prompt_pair import one_prompt, place, places
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError
 from mi_ref.hooks import capture
@@ -142,10 +143,10 @@ class AttentionPatterns(Result):
     def _position(self, position: int | None) -> int:
         if position is None:
             return self.position
-        return places(position, len(self.tokens), "position")[0]
+        return place(position, len(self.tokens), "position")
 
     def _layer(self, layer: int) -> int:
-        (found,) = places(layer, self.model.cfg.n_layers, "layer")
+        found = place(layer, self.model.cfg.n_layers, "layer")
         if found not in self.layers:
             raise ShapeError(f"layer {found} was not looked at; {listed(self.layers)} were.")
         return found
@@ -193,11 +194,11 @@ def attention_patterns(
         If the model has no patterns.
     """
     ids = one_prompt(model, prompt, prepend_bos)
-    if top < 1:
+    if whole(top, "top") < 1:
         raise ShapeError(f"top={top}: at least one key has to be named.")
     wanted = places(layers, model.cfg.n_layers, "layers")
     kept = places(heads, model.cfg.n_heads, "heads")
-    (position,) = places(position, len(ids), "position")
+    position = place(position, len(ids), "position")
     xp = model.backend.xp
     found = {}
     for layer, pattern in layer_patterns(model, ids, wanted):

@@ -8,16 +8,16 @@ Source: candle-mi's ``interp/steering.rs``, whose doses these are.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from mi_ref import do
+from mi_ref.analysis.arguments import finite
 from mi_ref.analysis.attention_calibration import DOSES
 from mi_ref.analysis.attention_doses import AttentionDose, AttentionDoseResponse
 from mi_ref.analysis.attention_edges import edge_weight, logits_for, refuse_unseen
 from mi_ref.analysis.comparison import compare
 from mi_ref.analysis.lens import token_id
-from mi_ref.analysis.prompt_pair import one_prompt, places
+from mi_ref.analysis.prompt_pair import one_prompt, place, places
 from mi_ref.attention_edits import EdgeEdit
 from mi_ref.errors import ShapeError
 from mi_ref.hooks import capture
@@ -77,10 +77,10 @@ def attention_dose_response(
     """
     ids = one_prompt(model, prompt, prepend_bos)
     n_layers = model.cfg.n_layers
-    (at_layer,) = places(n_layers // 2 if layer is None else layer, n_layers, "layer")
+    at_layer = place(n_layers // 2 if layer is None else layer, n_layers, "layer")
     whose = places(heads, model.cfg.n_heads, "heads")
-    (row,), (column,) = places(query, len(ids), "query"), places(key, len(ids), "key")
-    (where,) = places(position, len(ids), "position")
+    row, column = place(query, len(ids), "query"), place(key, len(ids), "key")
+    where = place(position, len(ids), "position")
     doses = _doses(factors, weights)
     followed = None if target is None else token_id(model, target)
     refuse_unseen(model, [at_layer], [row], [column])
@@ -125,11 +125,14 @@ def _doses(factors: Sequence[float] | None, weights: Sequence[float] | None) -> 
     """Return the doses, smallest first."""
     if factors is not None and weights is not None:
         raise ShapeError("factors= and weights= are two ways to dose: give one of them.")
-    given = DOSES if factors is None and weights is None else (factors or weights or ())
-    outside = [n for n in given if not 0 <= n <= (math.inf if weights is None else 1)]
+    if weights is not None:
+        given = finite(weights, "weights")
+    else:
+        given = list(DOSES) if factors is None else finite(factors, "factors")
+    outside = [n for n in given if n < 0 or (weights is not None and n > 1)]
     if outside or not given:
         raise ShapeError(
             f"factors={factors}, weights={weights}: name at least one dose; factors are not"
             " negative, weights lie between 0 and 1."
         )
-    return sorted({float(n) for n in given})
+    return sorted(set(given))

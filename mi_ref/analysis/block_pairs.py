@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
+from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.block_patching import BlockPatching, block_patching, read_choice
 from mi_ref.analysis.block_turns import Turned, count_turned
 from mi_ref.analysis.fact_pairs import FactPair, LeftOut, PairLike, counted, fitting, read_fact_pair
@@ -169,7 +170,7 @@ def block_patching_pairs(
     -------
     BlockPatchingPairs
     """
-    if block_size < 1:
+    if whole(block_size, "block_size") < 1:
         raise ShapeError(f"block_size={block_size}: a block has at least one layer.")
     kept, left_out = fitting(pairs, lambda pair: _read(model, pair, prepend_bos), skip=skip)
     found = tuple(

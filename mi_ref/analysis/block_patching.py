@@ -16,6 +16,7 @@ from typing import Any, Unpack
 
 from mi_ref import do
 from mi_ref._typing import Array
+from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.metrics import Likeliest, LogitDifference, logit_difference
 from mi_ref.analysis.patching_grid import read_patching
 from mi_ref.analysis.prompt_pair import PromptPair, places, position_names, read_pair
@@ -171,7 +172,7 @@ def block_patching(
     BlockPatching
         Blocks by positions.
     """
-    if block_size < 1:
+    if whole(block_size, "block_size") < 1:
         raise ShapeError(f"block_size={block_size}: a block has at least one layer.")
     names = ("prompt", "counterfactual")
     pair = read_pair(model, prompt, counterfactual, names=names, prepend_bos=prepend_bos)

@@ -16,6 +16,7 @@ from statistics import fmean, stdev
 from typing import Any, Unpack
 
 from mi_ref import do
+from mi_ref.analysis.arguments import finite, layer_site, whole
 from mi_ref.analysis.embedding_noise import embedding_std, noise_draws
 from mi_ref.analysis.metrics import Metric, Probability, token
 from mi_ref.analysis.prompt_pair import one_prompt, places, position_names
@@ -191,11 +192,13 @@ def causal_tracing(
     -------
     CausalTrace
     """
-    if draws < 1 or noise <= 0 or (window is not None and window < 1):
-        raise ShapeError(f"draws={draws}, noise={noise}, window={window}: each is above zero.")
-    if site.axes != ("batch", "pos", "d_model"):
+    _check(draws, noise, window)
+    if layer_site(site).axes != ("batch", "pos", "d_model"):
         raise HookError(f"{site!r} is {' '.join(site.axes)}: tracing restores batch pos d_model.")
-    if window is None:
+    draws, seed = whole(draws, "draws"), whole(seed, "seed")
+    if window is not None:
+        window = whole(window, "window")
+    else:
         window = 1 if site.name.startswith("resid") else 10
     ids = one_prompt(model, prompt, prepend_bos)
     noised = _subject(model, prompt, subject, len(ids), prepend_bos)
@@ -228,6 +231,13 @@ def causal_tracing(
         tokens=ids,
         model=model,
     )
+
+
+def _check(draws: int, noise: float, window: int | None) -> None:
+    (std,) = finite([noise], "noise")
+    least = min(whole(draws, "draws"), 1 if window is None else whole(window, "window"))
+    if least < 1 or std <= 0:
+        raise ShapeError(f"draws={draws}, noise={noise}, window={window}: each is above zero.")
 
 
 def _restored(

@@ -20,6 +20,7 @@ from typing import Any
 
 from mi_ref._typing import Array, Float
 from mi_ref.analysis import plots
+from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.line_wrap import Unit, counts_in_line, rewrap
 from mi_ref.analysis.pca import Axes, principal_axes
 from mi_ref.analysis.result import Result, record_of
@@ -167,7 +168,7 @@ def character_helix(
         If fewer than two counts occur.
     """
     n_layers = model.cfg.n_layers
-    if not -n_layers <= layer < n_layers:
+    if not -n_layers <= whole(layer, "layer") < n_layers:
         raise HookError(f"layer={layer}: this model's layers are 0 to {n_layers - 1}.")
     given = (texts,) if isinstance(texts, str) else tuple(texts)
     sums, sizes = _sums(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mi_ref._typing import Array, Float
+from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.distributions import kl_divergence, log_softmax
 from mi_ref.analysis.lens import token_id
 from mi_ref.analysis.lens_views import chance
@@ -137,15 +138,20 @@ def compare(
     top : int
         How many of the tokens that changed most to keep.
     """
-    model = before.model
+    model, kept = before.model, whole(top, "top")
+    position, row = whole(position, "position"), whole(row, "row")
+    if kept < 0:
+        raise ShapeError(f"top={top}: how many tokens to keep is not negative.")
     if after.model is not model:
         raise ShapeError("compare: the two runs are of two models, whose tokens may not agree.")
     first, second = (run.logits_at(position, row) for run in (before, after))
     xp, host = model.backend.xp, model.backend.to_host
     log_p, log_q = (log_softmax(x, xp=xp) for x in (first, second))
     moved = xp.abs(xp.exp(log_p) - xp.exp(log_q))
-    _, most = model.backend.ops.top_k(moved, min(top, moved.shape[0]))
+    _, most = model.backend.ops.top_k(moved, min(kept, moved.shape[0]))
     tokens = () if before.tokens is None else tuple(host(before.tokens)[row].tolist())
+    if before.padding is not None:
+        tokens = tokens[before.padding.starts[row] : before.padding.stops[row]]
     return Comparison(
         kl=float(host(kl_divergence(log_p, log_q, xp=xp))),
         changes=tuple(_changes(model, first, second, host(most).tolist())),

@@ -14,13 +14,15 @@ from typing import TypeVar, Unpack
 
 from mi_ref.analysis.ablation_effects import Reading, cells_of, over_draws, read
 from mi_ref.analysis.ablation_parts import Method, Part, What, every_part, points_of
+from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.dataset_effects import DatasetAblation, PartEffects
 from mi_ref.analysis.dataset_replacements import from_others
 from mi_ref.analysis.prompt_pair import one_prompt
 from mi_ref.analysis.prompt_sweeps import PromptCells, sweep_prompts
-from mi_ref.analysis.residual_parts import places_in
+from mi_ref.analysis.residual_parts import places_in, position_in
 from mi_ref.analysis.sweep import SweepOptions
 from mi_ref.errors import ShapeError
+from mi_ref.interventions import Places
 from mi_ref.model import Model
 from mi_ref.text import Prompt
 
@@ -35,9 +37,9 @@ def dataset_ablation(
     method: Method = "zero",
     targets: Sequence[str | int] | None = None,
     others: Sequence[str | int] | None = None,
-    layers: Sequence[int] | None = None,
-    indices: Sequence[int] | None = None,
-    positions: int | Sequence[int] | None = None,
+    layers: Places = None,
+    indices: Places = None,
+    positions: Places = None,
     position: int = -1,
     draws: int = 1,
     seed: int = 0,
@@ -61,7 +63,7 @@ def dataset_ablation(
     targets, others : sequence of str or int, or None
         One for each prompt: the tokens whose logit difference to follow; without `others`, the
         targets' logits.
-    positions : int, sequence of int or None
+    positions : Places
         Of each prompt, where to ablate; None is everywhere.
     position : int
         Of each prompt, where to read the prediction.
@@ -90,7 +92,7 @@ def dataset_ablation(
     ids = _different(model, prompts, prepend_bos)
     wanted = _tokens("targets", targets, len(ids)), _tokens("others", others, len(ids))
     parts = every_part(model, what, layers, indices)
-    read_at = tuple(places_in(position, len(row))[0] for row in ids)
+    read_at = tuple(position_in(position, len(row)) for row in ids)
     ablated = tuple(tuple(places_in(positions, len(row))) for row in ids)
     given = from_others(model, ids, points_of(parts), method, draws=draws, seed=seed)
     readings = [
@@ -114,7 +116,7 @@ def dataset_ablation(
         positions=read_at,
         ablated=ablated,
         partners=given.partners,
-        seed=seed if method == "resample" else None,
+        seed=whole(seed, "seed") if method == "resample" else None,
         tokens=ids,
         model=model,
     )
@@ -166,7 +168,7 @@ def _tokens(
 ) -> Sequence[str | int | None]:
     if given is None:
         return (None,) * n_prompts
-    if isinstance(given, str) or len(given) != n_prompts:
+    if isinstance(given, str) or not hasattr(given, "__len__") or len(given) != n_prompts:
         raise ShapeError(f"{what}={given!r}: name one token for each of the {n_prompts} prompts.")
     return given
 

@@ -14,6 +14,7 @@ from mi_ref.analysis.ablation_parts import (
     check_draws,
     check_method,
 )
+from mi_ref.analysis.arguments import whole
 from mi_ref.errors import ShapeError
 from mi_ref.model import Model
 from mi_ref.sites import Point
@@ -89,8 +90,8 @@ def _drawn(
             "resampling puts in what another prompt of as many tokens has, and these have no"
             f" other: {listed}. Leave them out, add prompts of their lengths, or use the mean."
         )
-    generator = random.Random(seed)
-    return tuple(tuple(generator.choices(others, k=draws)) for others in same)
+    generator, k = random.Random(whole(seed, "seed")), whole(draws, "draws")
+    return tuple(tuple(generator.choices(others, k=k)) for others in same)
 
 
 def _means(

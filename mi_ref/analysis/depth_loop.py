@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from mi_ref._typing import Array
-from mi_ref.analysis.residual_parts import places_in
+from mi_ref.analysis.arguments import whole
+from mi_ref.analysis.residual_parts import position_in
 from mi_ref.errors import HookError, ShapeError
 from mi_ref.interventions import as_array
 from mi_ref.model import Model
@@ -94,7 +95,7 @@ def placed(model: Model, feedback: Sequence[Feedback], n_pos: int) -> list[Place
                 f"a feedback vector is {tuple(vector.shape)}; it needs d_model"
                 f" {model.cfg.d_model} numbers."
             )
-        placed.append((places_in(each.position, n_pos)[0], each.strength * vector))
+        placed.append((position_in(each.position, n_pos), each.strength * vector))
     return placed
 
 
@@ -110,10 +111,13 @@ def loop_bounds(model: Model, loop: tuple[int, int], depth: int, mode: Mode) -> 
     """
     if mode not in ("recurrent", "restart"):
         raise ValueError(f"mode={mode!r}: it is 'recurrent' or 'restart'.")
-    if depth < 1:
+    if whole(depth, "depth") < 1:
         raise ShapeError(f"depth={depth}: the loop runs at least once.")
     n_layers = model.cfg.n_layers
-    start, stop = (end + n_layers if end < 0 else end for end in loop)
+    if isinstance(loop, str) or not hasattr(loop, "__len__") or len(loop) != 2:
+        raise HookError(f"loop={loop!r}: name its first layer, and the one after its last.")
+    ends = (whole(end, "loop") for end in loop)
+    start, stop = (end + n_layers if end < 0 else end for end in ends)
     if not 0 <= start < stop <= n_layers:
         raise HookError(
             f"loop={loop} is no range of layers: name the first and the one after the last of"

@@ -6,6 +6,7 @@ In nats, in log space, and never clamped: an epsilon would hide how far apart tw
 from __future__ import annotations
 
 from mi_ref._typing import Array, Float, Int, Namespace
+from mi_ref.errors import TokenError
 
 
 def log_softmax(
@@ -15,6 +16,23 @@ def log_softmax(
     exact = xp.astype(logits, xp.float64, copy=False)
     shifted = exact - xp.max(exact, axis=-1, keepdims=True)
     return shifted - xp.log(xp.sum(xp.exp(shifted), axis=-1, keepdims=True))
+
+
+def scores_of(scores: Float[Array, "*rows d_vocab"], token_id: int) -> Float[Array, "*rows"]:
+    """Return what each row has for one token.
+
+    Raises
+    ------
+    TokenError
+        If the rows are over a smaller vocabulary than the token is of.
+    """
+    d_vocab = scores.shape[-1]
+    if not 0 <= token_id < d_vocab:
+        raise TokenError(
+            f"token id {token_id} is out of range: these logits are over {d_vocab} tokens. Make"
+            " metrics with the model that they measure."
+        )
+    return scores[..., token_id]
 
 
 def entropy(log_probs: Float[Array, "*rows d_vocab"], *, xp: Namespace) -> Float[Array, "*rows"]:

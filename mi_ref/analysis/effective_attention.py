@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Literal
 
 from mi_ref._typing import Array, Float, Namespace
+from mi_ref.analysis.prompt_pair import place
 from mi_ref.config import TimeMix6
 from mi_ref.errors import HookError
 from mi_ref.params import RecurrentLayerParams
@@ -70,6 +71,7 @@ def mix_by_recurrence(
     model, backend = run.model, run.model.backend
     if not model.cfg.recurrent:
         raise HookError(f"{model.source.name} attends: its matrix is at.pattern.")
+    layer = place(layer, model.cfg.n_layers, "layer")
     xp, attn = backend.xp, model.cfg.layers[layer].attn
     r, k, decay = (run[site[layer]] for site in (at.rwkv_r, at.rwkv_k, at.rwkv_decay))
     removal = None

@@ -74,7 +74,7 @@ def fitting(
     PairsError
         If a pair does not fit and `skip` is false, or none fits: with all reasons, by number.
     """
-    given = [pair if isinstance(pair, FactPair) else FactPair(*pair) for pair in pairs]
+    given = [_pair(pair, number) for number, pair in enumerate(pairs)]
     kept, faults = list[tuple[int, T]](), list[LeftOut]()
     for number, pair in enumerate(given):
         try:
@@ -91,6 +91,24 @@ def fitting(
             f"{len(faults)} of {len(given)} pairs do not fit, counted from 0:\n{listed}\n{step}"
         )
     return kept, tuple(faults)
+
+
+def _pair(given: PairLike, number: int) -> FactPair:
+    """Return a pair as a FactPair.
+
+    Raises
+    ------
+    PairsError
+        If it is not two prompts.
+    """
+    if isinstance(given, FactPair):
+        return given
+    if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
+        raise PairsError(
+            f"pair {number}, {given!r}, is not two prompts: pairs are a sequence of (prompt,"
+            " counterfactual) or FactPair."
+        )
+    return FactPair(*given)
 
 
 def read_fact_pair(

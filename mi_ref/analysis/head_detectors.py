@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias, get_args
 
 from mi_ref._typing import Array, Bool, Float, Int, Namespace
+from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.attention_patterns import layer_patterns
 from mi_ref.analysis.plots import heat_map
 from mi_ref.analysis.repeated_tokens import repeated_tokens
@@ -186,7 +187,7 @@ def head_scores(
         scores={kind: tuple(grid) for kind, grid in scores.items()},
         over=over,
         tokens=tuple(map(tuple, rows)),
-        seed=seed if prompt is None else None,
+        seed=whole(seed, "seed") if prompt is None else None,
         model=model,
     )
 

@@ -16,7 +16,7 @@ from mi_ref.analysis.comparison import Change, compare
 from mi_ref.analysis.lens import token_id
 from mi_ref.analysis.lens_views import chance
 from mi_ref.analysis.plots import heat_map
-from mi_ref.analysis.prompt_pair import one_prompt, places, position_names
+from mi_ref.analysis.prompt_pair import one_prompt, place, places, position_names
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.interventions import Places
 from mi_ref.model import Model
@@ -169,7 +169,7 @@ def knockout_grid(
     rows, columns = places(layers, model.cfg.n_layers, "layers"), places(keys, len(ids), "keys")
     cut_heads = places(heads, model.cfg.n_heads, "heads")
     fixed = None if queries is None else places(queries, len(ids), "queries")
-    (where,) = places(position, len(ids), "position")
+    where = place(position, len(ids), "position")
     followed = None if target is None else token_id(model, target)
     refuse_unseen(model, rows, range(1, len(ids)) if fixed is None else fixed, columns)
     wanted, there = logits_for(where, len(ids))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import index
 from typing import Any
 
 from mi_ref.errors import ShapeError, TokenError
@@ -194,6 +195,13 @@ def token_id(model: Model, token: str | int) -> int:
     """
     if isinstance(token, str):
         return model.to_single_token(token)
-    if isinstance(token, bool) or not 0 <= token < model.cfg.d_vocab:
-        raise TokenError(f"token id {token} is out of range: d_vocab is {model.cfg.d_vocab}.")
-    return token
+    try:
+        found = index(token)
+    except TypeError:
+        found = -1
+    if isinstance(token, bool) or not 0 <= found < model.cfg.d_vocab:
+        raise TokenError(
+            f"token id {token} is out of range: it is a whole number, and d_vocab is"
+            f" {model.cfg.d_vocab}."
+        )
+    return found

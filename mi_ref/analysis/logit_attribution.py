@@ -34,6 +34,7 @@ from mi_ref.analysis.result import Result, record_of
 from mi_ref.config import LayerNorm
 from mi_ref.errors import ShapeError
 from mi_ref.hooks import CaptureLike, capture
+from mi_ref.interventions import Places
 from mi_ref.model import LogitsWanted, Model
 from mi_ref.run import Run
 from mi_ref.sites import at
@@ -167,7 +168,7 @@ def logit_attribution(
     other: str | int | None = None,
     *,
     by: By = "component",
-    positions: int | Sequence[int] | None = -1,
+    positions: Places = -1,
     prepend_bos: bool | None = None,
 ) -> LogitAttribution:
     """Split ``logit(target) - logit(other)`` into what each component contributes by itself.
@@ -184,7 +185,7 @@ def logit_attribution(
     by : {"component", "head", "neuron"}
         How finely to split. Mixtures of experts beside plain MLPs stay whole. By neurons, each
         layer takes ``d_mlp × d_model`` numbers a position while it is looked at.
-    positions : int, sequence of int or None
+    positions : Places
         Where to look; negative counts from the end, None is everywhere.
     prepend_bos : bool or None
         As for `Model.run`.

@@ -8,15 +8,17 @@ Source: nostalgebraist, "interpreting GPT: the logit lens" (2020); KL as in arXi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from mi_ref._typing import Array, Float, Int
+from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.distributions import entropy, kl_divergence, log_softmax, ranks
 from mi_ref.analysis.lens import Cell, LogitLens, token_id
 from mi_ref.analysis.residual_parts import one_prompt, places_in
 from mi_ref.errors import ShapeError
 from mi_ref.hooks import capture
+from mi_ref.interventions import Places
 from mi_ref.model import LogitsWanted, Model
 from mi_ref.run import Prediction, Predictions, Run
 from mi_ref.sites import at
@@ -29,7 +31,7 @@ def logit_lens(
     *,
     target: str | int | None = None,
     top: int = 5,
-    positions: int | Sequence[int] | None = None,
+    positions: Places = None,
     prepend_bos: bool | None = None,
 ) -> LogitLens:
     """Read the residual stream after every layer as a prediction of the next token.
@@ -45,7 +47,7 @@ def logit_lens(
         (``" Paris"``, space included). None: at each position what the model itself predicts.
     top : int
         How many of the likeliest tokens to keep.
-    positions : int, sequence of int or None
+    positions : Places
         Where to look; negative counts from the end. None for everywhere. Looking at few bounds
         the memory to the vocabulary times those.
     prepend_bos : bool or None
@@ -66,7 +68,7 @@ def logit_lens(
     """
     tokens, ids = one_prompt(model, prompt, prepend_bos, "logit_lens")
     wanted = None if target is None else token_id(model, target)
-    if top < 1:
+    if whole(top, "top") < 1:
         raise ShapeError(f"top={top}: at least one token has to be kept.")
     chosen = places_in(positions, len(ids))
     own: LogitsWanted = "all" if positions is None else "none"

@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Any, ClassVar
 
 from mi_ref._typing import Array, Float, Namespace
-from mi_ref.analysis.distributions import kl_divergence, log_softmax, ranks
+from mi_ref.analysis.distributions import kl_divergence, log_softmax, ranks, scores_of
 from mi_ref.analysis.lens import token_id
 from mi_ref.errors import ShapeError, TokenError
 from mi_ref.model import Model
@@ -71,7 +71,7 @@ class Logit(Metric):
         self, logits: Float[Array, "*rows d_vocab"], *, xp: Namespace
     ) -> Float[Array, "*rows"]:
         """Return the logit in each row."""
-        return xp.astype(logits[..., self.token.id], xp.float64)
+        return xp.astype(scores_of(logits, self.token.id), xp.float64)
 
     @property
     def label(self) -> str:
@@ -92,7 +92,8 @@ class LogitDifference(Metric):
         self, logits: Float[Array, "*rows d_vocab"], *, xp: Namespace
     ) -> Float[Array, "*rows"]:
         """Return the difference of each row."""
-        first, second = (xp.astype(logits[..., t.id], xp.float64) for t in (self.token, self.other))
+        pair = (scores_of(logits, each.id) for each in (self.token, self.other))
+        first, second = (xp.astype(scores, xp.float64) for scores in pair)
         return first - second
 
     @property
@@ -113,7 +114,7 @@ class Probability(Metric):
         self, logits: Float[Array, "*rows d_vocab"], *, xp: Namespace
     ) -> Float[Array, "*rows"]:
         """Return the probability in each row."""
-        return xp.exp(log_softmax(logits, xp=xp)[..., self.token.id])
+        return xp.exp(scores_of(log_softmax(logits, xp=xp), self.token.id))
 
     @property
     def label(self) -> str:
@@ -133,7 +134,7 @@ class LogProbability(Metric):
         self, logits: Float[Array, "*rows d_vocab"], *, xp: Namespace
     ) -> Float[Array, "*rows"]:
         """Return the log-probability in each row."""
-        return log_softmax(logits, xp=xp)[..., self.token.id]
+        return scores_of(log_softmax(logits, xp=xp), self.token.id)
 
     @property
     def label(self) -> str:
@@ -153,6 +154,7 @@ class Rank(Metric):
         self, logits: Float[Array, "*rows d_vocab"], *, xp: Namespace
     ) -> Float[Array, "*rows"]:
         """Return the rank in each row."""
+        scores_of(logits, self.token.id)  # Refuses a token of another vocabulary.
         flat = xp.reshape(logits, (-1, logits.shape[-1]))
         ids = xp.full(flat.shape[0], self.token.id, dtype=xp.int64, device=logits.device)
         return xp.astype(xp.reshape(ranks(flat, ids, xp=xp), logits.shape[:-1]), xp.float64)

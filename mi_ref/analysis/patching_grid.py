@@ -219,9 +219,9 @@ def patch_grid(
     model, width, xp = patching.model, len(column_names), patching.model.backend.xp
     cells = [cell(r, c) for r in range(len(row_names)) for c in range(width)]
     share = recovery(model, patching.source_logits, patching.base_logits)
-    base = float(patching.metric(patching.base_logits, xp=xp))
     run = [each for each in cells if each is not None]
     found = sweep(model, list(patching.base_tokens), run, [patching.metric, share], **options)
+    base = float(patching.metric(patching.base_logits, xp=xp))
     numbers = iter(found.values)
     values = [(base, 0.0) if each is None else next(numbers) for each in cells]
     lines = [values[start : start + width] for start in range(0, len(cells), width)]

@@ -82,7 +82,13 @@ def read_receivers(model: Model, receivers: Receiver | Sequence[Receiver]) -> tu
         If a head lies outside.
     """
     found: list[Input] = []
-    for receiver in [receivers] if isinstance(receivers, Receiver) else receivers:
+    given = [receivers] if isinstance(receivers, Receiver) else receivers
+    if not isinstance(given, Sequence) or not all(isinstance(each, Receiver) for each in given):
+        raise HookError(
+            f"receivers={receivers!r}: name one Receiver(at.q[3]) or several, or None for the"
+            " logits."
+        )
+    for receiver in given:
         for point in select(receiver.point, model.hook_points, lambda _: True):
             assert isinstance(point, LayerPoint)
             found.append(Input(point, _heads(model, point, receiver.heads)))

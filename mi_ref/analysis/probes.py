@@ -19,11 +19,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-from mi_ref._typing import Array, Float
+from mi_ref._typing import Array
 from mi_ref.analysis import plots
+from mi_ref.analysis.arguments import whole
+from mi_ref.analysis.probe_inputs import check_probes, check_split, probed, probed_layers
 from mi_ref.analysis.result import Result, record_of
-from mi_ref.errors import HookError, ShapeError
-from mi_ref.hooks import capture
+from mi_ref.interventions import Places
 from mi_ref.model import Model
 from mi_ref.sites import LayerSite, at
 from mi_ref.tables import Table
@@ -140,7 +141,7 @@ def linear_probes(
     labels: Sequence[Hashable],
     *,
     site: LayerSite = at.resid_post,
-    layers: Sequence[int] | None = None,
+    layers: Places = None,
     position: int = -1,
     held_out: float = 0.25,
     regularisation: float = 1.0,
@@ -159,7 +160,7 @@ def linear_probes(
         One per prompt; texts or whole numbers.
     site : LayerSite
         Whose activations; what follows position, such as heads, becomes one row.
-    layers : sequence of int or None
+    layers : Places
         Which; None for all.
     position : int
         Of each prompt's own tokens.
@@ -184,13 +185,12 @@ def linear_probes(
         raise ModuleNotFoundError(
             "probes need scikit-learn, which is not installed: pip install 'mi_ref[probes]'."
         )
-    _check(prompts, labels, held_out, regularisation)
-    n_layers = model.cfg.n_layers
-    wanted = list(range(n_layers) if layers is None else layers)
-    if not wanted or any(not -n_layers <= n < n_layers for n in wanted):
-        raise HookError(f"layers={wanted}: name some of 0 to {n_layers - 1}.")
-    chosen = list(dict.fromkeys(n % n_layers for n in wanted))
-    tokens, points = _activations(model, prompts, site, chosen, position, prepend_bos)
+    labels = labels.tolist() if hasattr(labels, "tolist") else labels
+    check_probes(prompts, labels, held_out, regularisation, seed)
+    position, seed = whole(position, "position"), whole(seed, "seed")
+    chosen = probed_layers(layers, model.cfg.n_layers)
+    check_split(labels, held_out)
+    tokens, points = probed(model, prompts, site, chosen, position, prepend_bos)
     split = import_module("sklearn.model_selection").train_test_split
     seen, unseen = split(
         list(range(len(labels))), test_size=held_out, random_state=seed, stratify=list(labels)
@@ -218,42 +218,6 @@ def linear_probes(
         tokens=tokens,
         model=model,
     )
-
-
-def _check(
-    prompts: Sequence[Any], labels: Sequence[Hashable], held_out: float, regularisation: float
-) -> None:
-    if len(prompts) != len(labels):
-        raise ShapeError(f"{len(prompts)} prompts and {len(labels)} labels: one for each.")
-    sizes = Counter(labels)
-    if len(sizes) < 2 or min(sizes.values()) < 2:
-        raise ShapeError(f"the labels occur {dict(sizes)}: a probe needs two, each twice or more.")
-    if not 0 < held_out < 1:
-        raise ShapeError(f"held_out={held_out}: it is a share of the prompts, above 0 and below 1.")
-    if not regularisation > 0:
-        raise ShapeError(f"regularisation={regularisation}: it has to be above 0.")
-
-
-def _activations(
-    model: Model,
-    prompts: Sequence[Any],
-    site: LayerSite,
-    layers: Sequence[int],
-    position: int,
-    prepend_bos: bool | None,
-) -> tuple[tuple[tuple[int, ...], ...], list[Float[Array, "n width"]]]:
-    """Return the prompts' ids, and on the host each layer's activations at one position."""
-    xp, host = model.backend.xp, model.backend.to_host
-    rows: list[list[Array]] = [[] for _ in layers]
-    ids = []
-    for prompt in prompts:
-        tokens = model.to_tokens(prompt, prepend_bos=prepend_bos)
-        ids.append(tuple(host(tokens)[0, :].tolist()))
-        wanted = [capture(site[layer], pos=position) for layer in layers]
-        run = model.run(tokens, capture=wanted, stop_at_layer=max(layers) + 1, logits="none")
-        for kept, layer in zip(rows, layers, strict=True):
-            kept.append(xp.reshape(run[site[layer]], (1, -1)))
-    return tuple(ids), [host(xp.concat(kept, axis=0)).astype("float64") for kept in rows]
 
 
 def _shuffled(

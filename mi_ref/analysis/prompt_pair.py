@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mi_ref.errors import ShapeError, TokenError
-from mi_ref.interventions import Places, indices
+from mi_ref.interventions import Places, indices, plain_places
 from mi_ref.model import Model
 from mi_ref.text import Prompt
 
@@ -83,16 +83,34 @@ def places(chosen: Places, size: int, what: str) -> tuple[int, ...]:
 
     Raises
     ------
+    HookError
+        If they are neither indices, nor a slice, nor a mask.
     ShapeError
         If one lies outside, or there is none.
     """
     try:
-        found = dict.fromkeys(int(n) for n in indices(chosen, size))
+        found = dict.fromkeys(indices(plain_places(chosen, what), size))
     except IndexError as error:
         raise ShapeError(f"{what} {error}.") from None
     if not found:
         raise ShapeError(f"{what}={chosen!r} names none of the {size}.")
     return tuple(found)
+
+
+def place(chosen: int, size: int, what: str) -> int:
+    """Return one place along an axis, counted from the front.
+
+    Raises
+    ------
+    HookError
+        If it is no index.
+    ShapeError
+        If it lies outside, or is not one.
+    """
+    found = () if chosen is None else places(chosen, size, what)
+    if len(found) != 1:
+        raise ShapeError(f"{what}={chosen!r}: one of the {size} is needed.")
+    return found[0]
 
 
 def position_names(model: Model, tokens: tuple[int, ...]) -> tuple[str, ...]:

@@ -18,11 +18,12 @@ from typing import Any
 
 from mi_ref._typing import Array, Float
 from mi_ref.analysis import plots
+from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.comparison import Comparison, compare
 from mi_ref.analysis.depth_loop import Feedback, Mode, loop_bounds, placed, run_loop
 from mi_ref.analysis.residual_parts import one_prompt
 from mi_ref.analysis.result import Result, record_of
-from mi_ref.errors import TokenError
+from mi_ref.errors import ShapeError, TokenError
 from mi_ref.model import Model
 from mi_ref.run import Run
 from mi_ref.tables import Table
@@ -203,6 +204,8 @@ def generate_with_feedback(
     _, ids = one_prompt(model, prompt, prepend_bos, "generate_with_feedback")
     start, stop = loop_bounds(model, loop, depth, mode)
     given = placed(model, feedback, len(ids))
+    if whole(n_tokens, "n_tokens") < 1:
+        raise ShapeError(f"n_tokens={n_tokens}: at least one token has to be written.")
     new: list[int] = []
     for _ in range(n_tokens):
         text = [*ids, *new]

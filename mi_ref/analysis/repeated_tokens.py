@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from mi_ref._typing import Array, Int
+from mi_ref.analysis.arguments import whole
 from mi_ref.errors import ShapeError, TokenError
 from mi_ref.model import Model
 
@@ -35,12 +36,13 @@ def repeated_tokens(
     """
     bos, special, size = _vocabulary(model)
     plain = [token for token in range(size) if token not in special]
+    period, n_prompts = whole(period, "period"), whole(n_prompts, "n_prompts")
     if not (1 <= period <= len(plain) and n_prompts >= 1):
         raise ShapeError(
             f"period={period}, n_prompts={n_prompts}: both are at least 1, and a period at most"
             f" the {len(plain)} tokens that {model.source.name} has to draw from."
         )
-    generator = random.Random(seed)
+    generator = random.Random(whole(seed, "seed"))
     start = [] if bos is None else [bos]
     drawn = (generator.sample(plain, period) for _ in range(n_prompts))
     return model.to_tokens([[*start, *once, *once] for once in drawn])

@@ -28,6 +28,7 @@ from mi_ref.analysis.residual_parts import (
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError
 from mi_ref.hooks import capture
+from mi_ref.interventions import Places, indices, plain_places
 from mi_ref.model import Model
 from mi_ref.sites import at
 from mi_ref.tables import Table
@@ -125,7 +126,7 @@ def residual_decomposition(
     model: Model,
     prompt: Prompt,
     *,
-    positions: int | Sequence[int] | None = -1,
+    positions: Places = -1,
     heads: bool = False,
     neurons: Sequence[int] = (),
     prepend_bos: bool | None = None,
@@ -138,7 +139,7 @@ def residual_decomposition(
         What to look into.
     prompt : str, sequence of int, or Array
         One text, or its token ids.
-    positions : int, sequence of int or None
+    positions : Places
         Where to look; negative counts from the end, None is everywhere.
     heads : bool
         Split each attention into its heads. Norms after them are frozen.
@@ -156,10 +157,8 @@ def residual_decomposition(
     """
     tokens, ids = one_prompt(model, prompt, prepend_bos, "residual_decomposition")
     chosen, n_layers = places_in(positions, len(ids)), model.cfg.n_layers
-    if outside := [layer for layer in neurons if not -n_layers <= layer < n_layers]:
-        raise ShapeError(f"neurons={outside}: this model's layers are 0 to {n_layers - 1}.")
     split = range(n_layers) if heads else range(0)
-    layers = {layer % n_layers for layer in neurons}
+    layers = _layers(neurons, n_layers)
     points = [*points_needed(model, split, layers), at.resid_post[-1]]
     run = model.run(tokens, capture=[capture(p, pos=chosen) for p in points], logits="none")
     parts = list(stream_writes(run, split, layers))
@@ -177,6 +176,17 @@ def residual_decomposition(
         tokens=ids,
         model=model,
     )
+
+
+def _layers(neurons: Sequence[int], n_layers: int) -> frozenset[int]:
+    """Return the layers whose MLP is split, counted from the front; none is a choice too."""
+    given = plain_places(neurons, "neurons")
+    try:
+        return frozenset(indices(() if given is None else given, n_layers))
+    except IndexError:
+        raise ShapeError(
+            f"neurons={neurons!r}: this model's layers are 0 to {n_layers - 1}."
+        ) from None
 
 
 def _accumulated(values: Array, model: Model) -> Array:

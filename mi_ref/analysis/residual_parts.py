@@ -7,12 +7,14 @@ biases included, and :func:`check_sum` insists on it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from mi_ref._typing import Array, Float, Int
+from mi_ref.analysis.prompt_pair import places
 from mi_ref.config import LayerNorm, NormKind, RecurrentLayer
 from mi_ref.errors import MiRefError, ShapeError
+from mi_ref.interventions import Places, plain_places
 from mi_ref.model import Model
 from mi_ref.params import ExpertsParams, LayerParams, Norm
 from mi_ref.run import Run
@@ -59,20 +61,38 @@ def one_prompt(
     return tokens, tuple(model.backend.to_host(tokens)[0, :].tolist())
 
 
-def places_in(positions: int | Sequence[int] | None, n_pos: int) -> list[int]:
+def places_in(positions: Places, n_pos: int) -> list[int]:
     """Return positions counted from the front, each once; None means all.
 
     Raises
     ------
+    HookError
+        If they are neither indices, nor a slice, nor a mask.
     ShapeError
         If there are none, or one lies outside.
     """
-    if positions is None:
-        return list(range(n_pos))
-    wanted = [positions] if isinstance(positions, int) else list(positions)
-    if not wanted or any(not -n_pos <= place < n_pos for place in wanted):
-        raise ShapeError(f"positions={wanted} of a prompt of {n_pos} tokens: name some of those.")
-    return list(dict.fromkeys(place % n_pos for place in wanted))
+    given = plain_places(positions, "positions")
+    try:
+        return list(places(given, n_pos, "positions"))
+    except ShapeError:
+        shown = list(given) if isinstance(given, tuple) else given
+        raise ShapeError(
+            f"positions={shown} of a prompt of {n_pos} tokens: name some of those."
+        ) from None
+
+
+def position_in(position: int, n_pos: int) -> int:
+    """Return one position counted from the front; see `places_in`.
+
+    Raises
+    ------
+    ShapeError
+        If it lies outside, or is not one.
+    """
+    found = [] if position is None else places_in(position, n_pos)
+    if len(found) != 1:
+        raise ShapeError(f"position={position!r}: one of the {n_pos} is needed.")
+    return found[0]
 
 
 def points_needed(model: Model, heads: Collection[int], neurons: Collection[int]) -> list[Point]:

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean, stdev
 from typing import Any, Literal
 
+from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.fact_pairs import LeftOut, PairLike, counted, fitting, read_fact_pair
 from mi_ref.analysis.factual_routing import FactualRouting, factual_routing, patched_layers
 from mi_ref.analysis.result import Result, record_of
@@ -175,7 +176,7 @@ def factual_routing_pairs(
     -------
     FactualRoutingPairs
     """
-    if top < 1:
+    if whole(top, "top") < 1:
         raise ShapeError(f"top={top}: at least one head has to count.")
     block = patched_layers(model, layers)
     kept, left_out = fitting(
@@ -190,7 +191,7 @@ def factual_routing_pairs(
         pairs=found,
         numbers=tuple(number for number, _ in kept),
         left_out=left_out,
-        top=top,
+        top=int(top),
         patched=block,
         model=model,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mi_ref.analysis.effective_attention import effective_attention
-from mi_ref.analysis.prompt_pair import one_prompt, places, position_names
+from mi_ref.analysis.prompt_pair import one_prompt, place, position_names
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.hooks import capture
 from mi_ref.model import Model
@@ -112,7 +112,7 @@ def state_reads(
         As for `Model.run`.
     """
     tokens = one_prompt(model, prompt, prepend_bos)
-    reader = places(query, len(tokens), "query")[0]
+    reader = place(query, len(tokens), "query")
     # What stands after the reader cannot matter.
     seen = capture(at.rwkv_effective_attn[:], pos=[-1])
     run = model.run(tokens[: reader + 1], capture=[seen], logits="none")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Unpack
 
 from mi_ref.analysis import metrics
+from mi_ref.analysis.arguments import finite
 from mi_ref.analysis.next_token import Outcome, untouched
 from mi_ref.analysis.prompt_pair import one_prompt, places, position_names
 from mi_ref.analysis.state_grid import StateGrid
@@ -103,7 +104,8 @@ def state_steering_sweep(
     StateGrid
         Layers by scales.
     """
-    if not scales:
+    factors = finite(scales, "scales")
+    if not factors:
         raise ShapeError("scales is empty: name at least one factor of the writes.")
     tokens = one_prompt(model, prompt, prepend_bos)
     chosen = places(positions, len(tokens), "positions")
@@ -111,8 +113,8 @@ def state_steering_sweep(
         model,
         tokens,
         "state_steering",
-        lambda n, where: state_steering(chosen, scale=scales[n], layers=where, heads=heads),
-        tuple(f"× {scale:g}" for scale in scales),
+        lambda n, where: state_steering(chosen, scale=factors[n], layers=where, heads=heads),
+        tuple(f"× {scale:g}" for scale in factors),
         places(layers, model.cfg.n_layers, "layers"),
         target,
         options,

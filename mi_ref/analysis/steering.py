@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from mi_ref import do
 from mi_ref._typing import Array
+from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.prompt_pair import one_prompt
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import HookError, ShapeError
@@ -131,8 +132,9 @@ def steering_vector(
     where = resolve(point, model.hook_points)
     if where.site.axes[1] != "pos":
         raise HookError(f"{where!r} has axes {' '.join(where.site.axes)}: no activation per token.")
-    if position != "mean" and (isinstance(position, bool) or not isinstance(position, int)):
+    if isinstance(position, str) and position != "mean":
         raise ShapeError(f"position={position!r}: it is a number or 'mean'.")
+    position = position if isinstance(position, str) else whole(position, "position")
     xp, host = model.backend.xp, model.backend.to_host
     rows, means = [], []
     for prompts, what in ((positive, "positive"), (negative, "negative")):

@@ -19,9 +19,10 @@ from typing import Any
 
 from mi_ref import do
 from mi_ref._typing import Array, Float
+from mi_ref.analysis.arguments import finite
 from mi_ref.analysis.lens_views import chance
 from mi_ref.analysis.next_token import Outcome, Untouched, untouched
-from mi_ref.analysis.prompt_pair import PromptPair, places, read_pair
+from mi_ref.analysis.prompt_pair import PromptPair, place, read_pair
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError
 from mi_ref.hooks import capture
@@ -157,16 +158,16 @@ def steering_convergence(
         As for `Model.run`.
     """
     pair = read_pair(model, prompt, contrast, names=("prompt", "contrast"), prepend_bos=prepend_bos)
-    where = places(position, len(pair.first), "position")[0]
+    where = place(position, len(pair.first), "position")
     if not -1 <= threshold <= 1:
         raise ShapeError(f"threshold={threshold}: a cosine lies between -1 and 1.")
-    n_layers = model.cfg.n_layers
+    doses, n_layers = finite(strengths, "strengths"), model.cfg.n_layers
     lab = _Lab.of(model, pair, where, target, threshold)
     pushes = tuple(lab.push(number, 1.0) for number in tracked(range(n_layers), "pushes"))
-    chosen = _telling(pushes) if layer is None else places(layer, n_layers, "layer")[0]
+    chosen = _telling(pushes) if layer is None else place(layer, n_layers, "layer")
     return SteeringConvergence(
         pushes=pushes,
-        sweep=tuple(lab.push(chosen, float(s)) for s in tracked(strengths, "strengths")),
+        sweep=tuple(lab.push(chosen, s) for s in tracked(doses, "strengths")),
         natural=lab.base.outcome(lab.natural).probability,
         target=lab.base.target,
         target_token=lab.base.token,

@@ -10,12 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from mi_ref.analysis.arguments import finite
 from mi_ref.analysis.lens_views import chance
 from mi_ref.analysis.next_token import Outcome, untouched
-from mi_ref.analysis.prompt_pair import one_prompt
+from mi_ref.analysis.prompt_pair import one_prompt, places
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.analysis.steering import SteeringVector
-from mi_ref.errors import ShapeError
+from mi_ref.errors import HookError, ShapeError
+from mi_ref.interventions import Places
 from mi_ref.model import Model
 from mi_ref.points import GlobalSite, LayerPoint
 from mi_ref.progress import tracked
@@ -100,7 +102,7 @@ def dose_response(
     scales: Sequence[float] = (0.5, 1.0, 2.0, 3.0, 4.0, 6.0),
     *,
     target: str | int | None = None,
-    positions: Sequence[int] | None = None,
+    positions: Places = None,
     prepend_bos: bool | None = None,
 ) -> DoseResponse:
     """Add a steering vector at several strengths and see what the model then predicts.
@@ -117,25 +119,26 @@ def dose_response(
         Strengths; negative ones steer away.
     target : str, int or None
         The token to follow; None for the likeliest without steering.
-    positions : sequence of int or None
+    positions : Places
         Where to add it; None for every position.
     prepend_bos : bool or None
         As for `Model.run`.
     """
     if vector.model is not model:
         raise ShapeError(f"the vector is of {vector.model.source.name}, not of this model.")
-    if not scales:
+    strengths = finite(scales, "scales")
+    if not strengths:
         raise ShapeError("scales is empty: name at least one strength.")
     tokens = one_prompt(model, prompt, prepend_bos)
     clean = model.run(tokens, logits="last")
     base = untouched(clean, target)
-    where = None if positions is None else tuple(positions)
+    where = None if positions is None else _positions(vector, positions, len(tokens))
     outcomes = [
         base.outcome(model.run(tokens, logits="last", edits=[vector.edit(s, positions=where)]))
-        for s in tracked(scales, "doses")
+        for s in tracked(strengths, "doses")
     ]
     return DoseResponse(
-        scales=tuple(map(float, scales)),
+        scales=tuple(strengths),
         outcomes=tuple(outcomes),
         unsteered=base.outcome(clean).probability,
         target=base.target,
@@ -145,3 +148,10 @@ def dose_response(
         tokens=tokens,
         model=model,
     )
+
+
+def _positions(vector: SteeringVector, positions: Places, n_pos: int) -> tuple[int, ...]:
+    try:
+        return places(positions, n_pos, "positions")
+    except ShapeError as error:
+        raise HookError(f"at {vector.point!r}: {error}") from None

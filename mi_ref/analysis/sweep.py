@@ -12,6 +12,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
+from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.metrics import Metric
 from mi_ref.analysis.prompt_pair import one_prompt
 from mi_ref.analysis.result import Result, record_of
@@ -138,10 +139,8 @@ def sweep(
     SweepError
         If the file is another sweep's.
     """
-    given = tuple(cells)
-    metrics = (metric,) if isinstance(metric, Metric) else tuple(metric)
-    if not metrics:
-        raise ShapeError("metric=(): a sweep needs something to measure.")
+    given = _read_cells(cells)
+    metrics, position = _read_metrics(metric), whole(position, "position")
     settled = settle(model, prompt, given, prepend_bos)
     shortest = min(len(cell.tokens) for cell in settled)
     if not -shortest <= position < shortest:
@@ -159,3 +158,21 @@ def sweep(
         tokens=tuple(cell.tokens for cell in settled),
         model=model,
     )
+
+
+def _read_cells(cells: Iterable[SweepCell]) -> tuple[SweepCell, ...]:
+    given = () if isinstance(cells, SweepCell) else tuple(cells)
+    if isinstance(cells, SweepCell) or not all(isinstance(each, SweepCell) for each in given):
+        raise ShapeError(f"cells={cells!r}: a sequence of SweepCell is needed.")
+    return given
+
+
+def _read_metrics(metric: Metric | Sequence[Metric]) -> tuple[Metric, ...]:
+    given = tuple(metric) if isinstance(metric, list | tuple) else (metric,)
+    wrong = [each for each in given if not isinstance(each, Metric)]
+    if wrong or not given:
+        raise ShapeError(
+            f"metric={wrong[0] if wrong else given!r}: a sweep needs something to measure, one"
+            " metric of mi_ref.analysis.metrics or several."
+        )
+    return given

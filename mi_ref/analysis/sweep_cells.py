@@ -6,14 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from mi_ref._typing import Array
+from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.metrics import Metric
 from mi_ref.analysis.prompt_pair import one_prompt
+from mi_ref.analysis.sweep_prefix import Prefix
 from mi_ref.attention_edits import Knockout, ScalePattern, SetPattern
 from mi_ref.errors import HookError, ShapeError
 from mi_ref.hooks import Edit
 from mi_ref.interventions import Intervention, indices
 from mi_ref.model import LogitsWanted, Model
-from mi_ref.run import Run
 from mi_ref.selection import Selector, select
 from mi_ref.sites import LayerPoint, Point, at
 from mi_ref.text import Prompt
@@ -115,7 +116,7 @@ def rows_of(rows: int | None, n_pos: int) -> int:
     """
     if rows is None:
         return max(1, min(_MOST_ROWS, _MOST_TOKENS // n_pos))
-    if rows < 1:
+    if whole(rows, "rows") < 1:
         raise ShapeError(f"rows={rows}: a sweep runs at least one cell at a time.")
     return rows
 
@@ -137,11 +138,16 @@ def chunks(cells: Sequence[SettledCell], rows: int | None) -> Iterator[range]:
 
 
 def evaluate(
-    model: Model, cells: Sequence[SettledCell], metrics: Sequence[Metric], position: int
+    model: Model,
+    cells: Sequence[SettledCell],
+    metrics: Sequence[Metric],
+    position: int,
+    prefix: Prefix | None = None,
 ) -> list[tuple[float, ...]]:
     """Run cells as rows of one batch; return each cell's metrics at one position.
 
-    Layers before the first edit compute the same in every row of one prompt: once is enough.
+    Layers before the first edit compute the same in every row of one prompt: once is enough, and
+    `prefix` has them of the batch before.
     """
     edits: list[tuple[Selector, Edit]] = [
         (point, _in_row(edit, row) if len(cells) > 1 else edit)
@@ -149,33 +155,18 @@ def evaluate(
         for point, edit in cell.edits
     ]
     n_pos, layer = len(cells[0].tokens), min(cell.first_layer(model) for cell in cells)
-    prompts = list(dict.fromkeys(cell.tokens for cell in cells))
+    prompts = [cell.tokens for cell in cells]
     last = position % n_pos == n_pos - 1
     wanted: LogitsWanted = "last" if last else "all"
-    if layer > 0 and len(prompts) < len(cells):
-        begun = _begun(model, prompts, cells, layer)
+    if layer > 0 and len(set(prompts)) < len(cells):
+        begun = (prefix or Prefix(model)).rows(prompts, layer)
         run = model.run(begun, edits=edits, start_at_layer=layer, logits=wanted)
     else:
-        run = model.run([list(cell.tokens) for cell in cells], edits=edits, logits=wanted)
+        run = model.run([list(prompt) for prompt in prompts], edits=edits, logits=wanted)
     assert run.logits is not None
     logits = run.logits[:, 0 if last else position, :]
     columns = [_plain(model, metric(logits, xp=model.backend.xp)) for metric in metrics]
     return list(zip(*columns, strict=True))
-
-
-def _begun(
-    model: Model, prompts: list[tuple[int, ...]], cells: Sequence[SettledCell], layer: int
-) -> Run:
-    """Return the cells' rows before a layer, each prompt having run once."""
-    run = model.run([list(ids) for ids in prompts], stop_at_layer=layer, logits="none")
-    xp, device = model.backend.xp, model.backend.device
-    order = [prompts.index(cell.tokens) for cell in cells]
-    rows = xp.asarray(order, dtype=xp.int64, device=device)
-    tokens, values = (
-        None if x is None else xp.take(x, rows, axis=0) for x in (run.tokens, run.first_values)
-    )
-    resid = xp.take(run.resid, rows, axis=0)
-    return replace(run, tokens=tokens, resid=resid, first_values=values, state=None)
 
 
 def _plain(model: Model, x: Array) -> list[float]:

@@ -12,6 +12,7 @@ from typing import Literal, cast
 from mi_ref.analysis.metrics import Metric
 from mi_ref.analysis.sweep_cells import Batch, SettledCell, evaluate
 from mi_ref.analysis.sweep_file import SweepFile
+from mi_ref.analysis.sweep_prefix import Prefix
 from mi_ref.backend import get_backend
 from mi_ref.errors import SweepError
 from mi_ref.loading import from_pretrained
@@ -124,7 +125,8 @@ def _evaluated(
 ) -> Iterator[list[tuple[float, ...]]]:
     """Yield each batch's numbers, in their order, whoever finishes first."""
     if executor is None:
-        yield from (evaluate(model, b.cells, b.metrics, b.position) for b in left)
+        prefix = Prefix(model)
+        yield from (evaluate(model, b.cells, b.metrics, b.position, prefix) for b in left)
         return
     # Threads share the model; whatever else there is may be another process.
     threads = isinstance(executor, ThreadPoolExecutor)
