@@ -199,8 +199,11 @@ class TextMethods:
     def _rows(self, prompt: Prompt, prepend_bos: bool | None) -> list[list[int]]:
         if isinstance(prompt, str):
             return [list(self.tokenizer.encode(prompt, prepend_bos=prepend_bos).ids)]
-        if not hasattr(prompt, "dtype") and not isinstance(prompt, Sequence):
+        scalar = getattr(prompt, "shape", None) == ()
+        if scalar or not (hasattr(prompt, "dtype") or isinstance(prompt, Sequence)):
             raise TokenError(_NO_PROMPT.format(prompt))
+        if isinstance(prompt, bytes | bytearray):
+            raise TokenError(f"{prompt!r} is bytes: decode them to text, or pass token ids.")
         values = _nested(prompt, self.backend)
         if values and all(isinstance(value, str) for value in values):
             return [list(self.tokenizer.encode(v, prepend_bos=prepend_bos).ids) for v in values]

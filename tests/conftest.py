@@ -163,9 +163,16 @@ def _backend(name: str) -> Backend:
     return UNDER_TEST[name]() if name in UNDER_TEST else get_backend(name)
 
 
-@cache
+_LOADED: dict[tuple[str, str, str], Model] = {}
+
+
 def _load(case: str, backend: Backend, dtype: str) -> Model:
-    return mi_ref.from_pretrained(ROOT / "golden" / case, backend=backend, dtype=dtype)
+    # By the backend's name: `get_backend` makes an object of its own for each call.
+    key = case, backend.name, dtype
+    if key not in _LOADED:
+        folder = ROOT / "golden" / case
+        _LOADED[key] = mi_ref.from_pretrained(folder, backend=backend, dtype=dtype)
+    return _LOADED[key]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

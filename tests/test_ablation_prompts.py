@@ -11,7 +11,7 @@ import pytest
 
 import mi_ref
 from examples import ablation as example
-from mi_ref import Backend, HookError, Model, ShapeError
+from mi_ref import Backend, Model, ShapeError
 from mi_ref.analysis.ablation import ablation
 from mi_ref.analysis.ablation_parts import Method
 from mi_ref.analysis.dataset_ablation import dataset_ablation
@@ -122,7 +122,7 @@ def test_every_array_library(backend: Backend, load: Load, method: Method) -> No
         assert own.changes == pytest.approx(other.changes, rel=1e-9, abs=1e-13)
 
 
-def test_refusals(tiny: Model, atlas: Model, load: Load, as_users_call: None) -> None:
+def test_refusals(tiny: Model, atlas: Model, as_users_call: None) -> None:
     with pytest.raises(ShapeError) as error:
         dataset_ablation(atlas, [*CAPITALS, "The capital is", "France"], method="resample")
     for said in ("4 (4 tokens, ['<|bos|>', 'The', ' capital', ' is'])", "5 (", "use the mean"):
@@ -148,8 +148,6 @@ def test_refusals(tiny: Model, atlas: Model, load: Load, as_users_call: None) ->
         dataset_ablation(tiny, PROMPTS, rows=0)
     with pytest.raises(ValueError, match="method='noise'"):
         dataset_ablation(tiny, PROMPTS, method="noise")  # type: ignore[arg-type]
-    with pytest.raises(HookError, match=r"at\.z"):
-        dataset_ablation(load("rwkv7", mi_ref.get_backend("numpy"), "float64"), PROMPTS)
 
 
 def test_table_record_and_pictures(atlas: Model, tmp_path: Path) -> None:

@@ -41,7 +41,6 @@ _EXPERTS = r"each token has neurons in its own few experts; see at\.expert_weigh
 _PARALLEL = r"at\.resid_mid does not exist.* in parallel; use at\.resid_pre"
 
 REFUSED: dict[str, tuple[set[str], str]] = {
-    "ablation heads": (RECURRENT, _STATE),
     # Layer 1 of qwen3-moe has one MLP, which has neurons.
     "ablation neurons": ({"mixtral"}, _EXPERTS),
     "accumulated_residual mid": (PARALLEL, _PARALLEL),
@@ -50,7 +49,6 @@ REFUSED: dict[str, tuple[set[str], str]] = {
     "attention_knockout": (RECURRENT, _STATE),
     "attention_patterns": (RECURRENT, _STATE),
     "calibrate": (RECURRENT, _STATE),
-    "dataset_ablation heads": (RECURRENT, _STATE),
     "effective_attention": (ATTEND, _ATTENTION),
     "factual_routing": (RECURRENT, _STATE),
     "factual_routing_pairs": (RECURRENT, _STATE),

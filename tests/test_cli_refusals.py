@@ -61,7 +61,6 @@ def test_errors_are_one_message_and_status_1(
         (["knockout", "--prompt", FRANCE, "--grid"], "mi-ref rwkv-state shows what each token r"),
         (["route", "--prompt", FRANCE, "--counterfactual", ITALY], "mi-ref rwkv-state shows what"),
         (["steer", "--prompt", FRANCE], "give --toward and --away."),
-        (["ablate", "--prompt", FRANCE], "Use --what attn, mlp, layer or neuron."),
         (["attribute", "--prompt", FRANCE, "--target", " Paris", "--by", "head"],
          "Use --by component or --by neuron."),
         (["decompose", "--prompt", FRANCE, "--heads"], "Leave out --heads."),

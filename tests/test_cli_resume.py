@@ -13,8 +13,8 @@ import pytest
 PROMPT = ["--prompt", "The capital of France is"]
 ABLATE = ["ablate", *PROMPT, "--what", "neuron", "--layer", "3"]
 TRACE = ["trace", *PROMPT, "--subject", " France", "--draws", "10"]
-STARTED, PATIENCE = 20, 120
-"""Lines of the file after which a process is stopped, and seconds to wait for them."""
+STARTED, PATIENCE, TRIES = 20, 120, 5
+"""Lines of the file after which a process is stopped, seconds to wait for them, and attempts."""
 
 
 def start(folder: Path, command: list[str], name: str) -> subprocess.Popen[str]:
@@ -32,16 +32,20 @@ def lines(path: Path) -> int:
 
 def stopped(folder: Path, command: list[str], name: str, how: signal.Signals) -> tuple[int, str]:
     """Stop a sweep that has begun; return its status and what it said."""
-    with start(folder, command, name) as process:
-        deadline = time.monotonic() + PATIENCE
-        while lines(folder / f"{name}.jsonl") < STARTED:
-            assert process.poll() is None, "it ended before it could be stopped"
-            assert time.monotonic() < deadline, "it did not begin"
-            time.sleep(0.002)
-        process.send_signal(how)
-        out, err = process.communicate(timeout=PATIENCE)
-    assert out == ""
-    return process.returncode, err
+    for _ in range(TRIES):
+        with start(folder, command, name) as process:
+            deadline = time.monotonic() + PATIENCE
+            while lines(folder / f"{name}.jsonl") < STARTED and process.poll() is None:
+                assert time.monotonic() < deadline, "it did not begin"
+                time.sleep(0.002)
+            process.send_signal(how)
+            out, err = process.communicate(timeout=PATIENCE)
+        if not out:
+            return process.returncode, err
+        # On a busy machine it may be through before it is this test's turn.
+        for path in folder.glob(f"{name}.*"):
+            path.unlink()
+    raise AssertionError("it ended each time before it could be stopped")
 
 
 def finished(folder: Path, command: list[str], name: str) -> str:

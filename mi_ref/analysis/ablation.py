@@ -180,7 +180,8 @@ def ablation(
     prompt : str, sequence of int, or Array
         One text, or its token ids.
     what : {"head", "attn", "mlp", "layer", "neuron"}
-        Heads (``at.z``), what attention or time mixing adds, what MLPs add, both, or neurons.
+        Heads (``at.z``, of recurrent models ``at.rwkv_wkv``), what attention or time mixing adds,
+        what MLPs add, both, or neurons.
     method : {"zero", "mean", "resample"}
         Mean: over all tokens of all `reference` prompts. Resample: what the part is, position by
         position, on one of the `reference` prompts, which then have as many tokens as the prompt.

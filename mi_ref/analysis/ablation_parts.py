@@ -39,11 +39,8 @@ class Part:
     what: What
     layer: int
     index: int | None
-
-    @property
-    def points(self) -> tuple[Point, ...]:
-        """Where its output passes."""
-        return tuple(site[self.layer] for site in SITES[self.what])
+    points: tuple[Point, ...]
+    """Where its output passes."""
 
 
 def every_part(model: Model, what: What, layers: Places, indices: Places) -> list[Part]:
@@ -56,14 +53,20 @@ def every_part(model: Model, what: What, layers: Places, indices: Places) -> lis
     """
     if what not in SITES:
         raise ValueError(f"what={what!r}: it is {', '.join(map(repr, SITES))}.")
+    # What heads of a recurrent model read of their state is their output.
+    sites = (at.rwkv_wkv,) if what == "head" and model.cfg.recurrent else SITES[what]
     chosen = _inside("layers", layers, model.cfg.n_layers)
     sizes = {"head": model.cfg.n_heads, "neuron": model.cfg.d_mlp}
     if what not in sizes:
         if indices is not None:
             raise ShapeError(f"indices={indices!r}: a layer has one {what} only.")
-        return [Part(what, layer, None) for layer in chosen]
+        return [Part(what, n, None, _points(sites, n)) for n in chosen]
     each = _inside("indices", indices, sizes[what])
-    return [Part(what, layer, index) for layer in chosen for index in each]
+    return [Part(what, n, index, _points(sites, n)) for n in chosen for index in each]
+
+
+def _points(sites: Sequence[LayerSite], layer: int) -> tuple[Point, ...]:
+    return tuple(site[layer] for site in sites)
 
 
 def edits_of(

@@ -74,8 +74,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.refuse(why)
     output.check(arguments)
     output.check_resume(arguments)
-    heads = "z" if arguments.what == "head" else None
-    model = output.open_model(arguments, heads, "Use --what attn, mlp, layer or neuron.")
+    model = output.open_model(arguments)
     (_one if len(arguments.prompt) == 1 else _several)(arguments, model)
 
 
