@@ -7,6 +7,7 @@ import re
 import statistics
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -178,6 +179,24 @@ def test_running_on_numpy_needs_no_other_array_library(repository: Path) -> None
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_every_module_with_shapes_is_checked_at_run_time() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (option,) = [
+        each
+        for each in settings["tool"]["pytest"]["ini_options"]["addopts"]
+        if each.startswith("--jaxtyping-packages=")
+    ]
+    checked = option.partition("=")[2].split(",")
+    shapes = {"Float", "Int", "Bool", "Residual"}
+    for path in [*(ROOT / "mi_ref").rglob("*.py"), *(ROOT / "backends").rglob("*.py")]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+        if path.name == "_typing.py" or not names & shapes:
+            continue
+        module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removeprefix("backends.")
+        assert any(f"{module}.".startswith(f"{each}.") for each in checked), module
 
 
 def test_the_suite_checks_shapes_at_run_time() -> None:
