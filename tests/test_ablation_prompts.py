@@ -140,7 +140,7 @@ def test_refusals(tiny: Model, atlas: Model, as_users_call: None) -> None:
         dataset_ablation(tiny, PROMPTS, targets=TARGETS, others=[1])
     with pytest.raises(ShapeError, match="are compared with targets: say targets= too"):
         dataset_ablation(tiny, PROMPTS, others=OTHERS)
-    with pytest.raises(ShapeError, match=r"positions=\[3\] of a prompt of 3 tokens"):
+    with pytest.raises(ShapeError, match=r"position \[3\] of 3"):
         dataset_ablation(tiny, PROMPTS, position=3)
     with pytest.raises(ShapeError, match="draws=0"):
         dataset_ablation(tiny, PROMPTS, method="resample", draws=0)

@@ -128,9 +128,9 @@ def test_targets_match_exactly_one_token(atlas: Model) -> None:
 
 
 def test_what_cannot_be_looked_at_is_refused(atlas: Model, lens: LogitLens) -> None:
-    with pytest.raises(ShapeError, match=r"one prompt, not 2"):
+    with pytest.raises(ShapeError, match=r"one prompt is needed, not 2"):
         logit_lens(atlas, [[1, 2], [3, 4]])
-    with pytest.raises(ShapeError, match=r"positions=\[6\] of a prompt of 6 tokens"):
+    with pytest.raises(ShapeError, match=r"positions \[6\] of 6"):
         logit_lens(atlas, PROMPT, positions=6)
     with pytest.raises(ShapeError, match=r"positions=\[\]"):
         logit_lens(atlas, PROMPT, positions=[])

@@ -179,7 +179,7 @@ def test_refusals(tiny: Model, as_users_call: None) -> None:
     for loop in ((1, 1), (0, 9), (-9, 1)):
         with pytest.raises(HookError, match="is no range of layers"):
             recurrent_feedback(tiny, IDS, loop=loop)
-    with pytest.raises(ShapeError, match=r"positions=\[5\] of a prompt of 5 tokens"):
+    with pytest.raises(ShapeError, match=r"position \[5\] of 5"):
         recurrent_feedback(tiny, IDS, loop=(0, 1), feedback=[Feedback(5, [0.0] * 24)])
     with pytest.raises(ShapeError, match=r"feedback vector is \(1,\)"):
         recurrent_feedback(tiny, IDS, loop=(0, 1), feedback=[Feedback(0, [0.0])])

@@ -138,9 +138,9 @@ def test_parts_that_miss_their_whole_are_refused(tiny: Model) -> None:
 
 
 def test_refusals(tiny: Model) -> None:
-    with pytest.raises(ShapeError, match="one prompt, not 2"):
+    with pytest.raises(ShapeError, match="one prompt is needed, not 2"):
         residual_decomposition(tiny, [[1, 2], [3, 4]])
-    with pytest.raises(ShapeError, match=r"positions=\[3\] of a prompt of 3 tokens"):
+    with pytest.raises(ShapeError, match=r"positions \[3\] of 3"):
         residual_decomposition(tiny, [1, 2, 3], positions=3)
     with pytest.raises(ShapeError, match=r"neurons=\[7\]: this model's layers are 0 to"):
         residual_decomposition(tiny, [1, 2, 3], neurons=[7])

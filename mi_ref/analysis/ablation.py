@@ -26,8 +26,7 @@ from mi_ref.analysis.ablation_effects import (
 )
 from mi_ref.analysis.ablation_parts import Method, What, every_part, replacements
 from mi_ref.analysis.arguments import whole
-from mi_ref.analysis.prompt_pair import one_prompt
-from mi_ref.analysis.residual_parts import places_in, position_in
+from mi_ref.analysis.prompt_pair import one_prompt, place, places
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.analysis.sweep import SweepOptions, sweep
 from mi_ref.errors import ShapeError
@@ -212,14 +211,15 @@ def ablation(
         If the file to resume from is another sweep's.
     """
     ids = one_prompt(model, prompt, prepend_bos)
-    place, ablated = position_in(position, len(ids)), places_in(positions, len(ids))
+    where = place(position, len(ids), "position")
+    ablated = places(positions, len(ids), "positions")
     parts = every_part(model, what, layers, indices)
     refs, values, drawn = replacements(
         model, ids, parts, method, reference, draws=draws, seed=seed, prepend_bos=prepend_bos
     )
-    reading = read(model, ids, place, target, other)
+    reading = read(model, ids, where, target, other)
     cells = cells_of(parts, values, ablated)
-    found = sweep(model, list(ids), cells, reading.metrics, position=place, **options)
+    found = sweep(model, list(ids), cells, reading.metrics, position=where, **options)
     means = over_draws(found.values, len(values))
     return Ablation(
         effects=tuple(
@@ -231,8 +231,8 @@ def ablation(
         target=reading.tokens[0],
         other=reading.tokens[1],
         intact=reading.intact,
-        position=place,
-        ablated=tuple(ablated),
+        position=where,
+        ablated=ablated,
         reference=refs,
         draws=drawn,
         seed=whole(seed, "seed") if method == "resample" else None,

@@ -24,7 +24,7 @@ from typing import Any
 from mi_ref._typing import Array, Float
 from mi_ref.analysis import plots
 from mi_ref.analysis.metrics import Token, token
-from mi_ref.analysis.residual_parts import one_prompt, places_in
+from mi_ref.analysis.prompt_pair import one_prompt, places
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.config import LayerNorm
 from mi_ref.errors import TokenError
@@ -172,14 +172,14 @@ def accumulated_residual(
     HookError
         If `mid` is asked of parallel blocks.
     """
-    tokens, ids = one_prompt(model, prompt, prepend_bos, "accumulated_residual")
-    chosen = places_in(positions, len(ids))
+    ids = one_prompt(model, prompt, prepend_bos)
+    chosen = places(positions, len(ids), "positions")
     if target is None and other is not None:
         raise TokenError(f"other={other!r} is what a target is compared with: name that too.")
     wanted = tuple(token(model, each) for each in (target, other) if each is not None)
     points = _points(model, mid)
     asked = [capture(point, pos=chosen) for point in points.values()]
-    run = model.run(tokens, capture=asked, logits="none")
+    run = model.run(ids, capture=asked, logits="none")
     streams = model.backend.xp.stack([run[point][0, :, :] for point in points.values()])
     return AccumulatedResidual(
         stages=tuple(points),
@@ -190,7 +190,7 @@ def accumulated_residual(
         own=_plain(_logits(streams, wanted, model, frozen=False), model) if wanted else None,
         target=wanted[0] if wanted else None,
         other=wanted[1] if len(wanted) > 1 else None,
-        positions=tuple(chosen),
+        positions=chosen,
         tokens=ids,
         model=model,
     )

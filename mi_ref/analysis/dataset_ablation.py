@@ -17,9 +17,8 @@ from mi_ref.analysis.ablation_parts import Method, Part, What, every_part, point
 from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.dataset_effects import DatasetAblation, PartEffects
 from mi_ref.analysis.dataset_replacements import from_others
-from mi_ref.analysis.prompt_pair import one_prompt
+from mi_ref.analysis.prompt_pair import one_prompt, place, places
 from mi_ref.analysis.prompt_sweeps import PromptCells, sweep_prompts
-from mi_ref.analysis.residual_parts import places_in, position_in
 from mi_ref.analysis.sweep import SweepOptions
 from mi_ref.errors import ShapeError
 from mi_ref.interventions import Places
@@ -92,8 +91,8 @@ def dataset_ablation(
     ids = _different(model, prompts, prepend_bos)
     wanted = _tokens("targets", targets, len(ids)), _tokens("others", others, len(ids))
     parts = every_part(model, what, layers, indices)
-    read_at = tuple(position_in(position, len(row)) for row in ids)
-    ablated = tuple(tuple(places_in(positions, len(row))) for row in ids)
+    read_at = tuple(place(position, len(row), "position") for row in ids)
+    ablated = tuple(places(positions, len(row), "positions") for row in ids)
     given = from_others(model, ids, points_of(parts), method, draws=draws, seed=seed)
     readings = [
         read(model, row, place, target, other)

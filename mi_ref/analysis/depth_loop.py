@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from mi_ref._typing import Array
 from mi_ref.analysis.arguments import whole
-from mi_ref.analysis.residual_parts import position_in
+from mi_ref.analysis.prompt_pair import place
 from mi_ref.errors import HookError, ShapeError
 from mi_ref.interventions import as_array
 from mi_ref.model import Model
@@ -65,17 +65,17 @@ def run_loop(
     for _ in range(depth - 1):
         restart = mode == "restart" and vectors
         resid = entering.resid if restart else runs[-1].resid
-        for place, vector in vectors:
-            resid = _added(resid, place, vector, model)
+        for position, vector in vectors:
+            resid = _added(resid, position, vector, model)
         again = replace(entering, resid=resid)
         runs.append(model.run(again, start_at_layer=start, stop_at_layer=stop))
     return runs
 
 
-def _added(resid: Array, place: int, vector: Array, model: Model) -> Array:
+def _added(resid: Array, position: int, vector: Array, model: Model) -> Array:
     """Return the stream with a vector added at one position."""
     xp = model.backend.xp
-    here = xp.arange(resid.shape[1], dtype=xp.int64, device=resid.device) == place
+    here = xp.arange(resid.shape[1], dtype=xp.int64, device=resid.device) == position
     return xp.where(here[None, :, None], resid + vector, resid)
 
 
@@ -95,7 +95,7 @@ def placed(model: Model, feedback: Sequence[Feedback], n_pos: int) -> list[Place
                 f"a feedback vector is {tuple(vector.shape)}; it needs d_model"
                 f" {model.cfg.d_model} numbers."
             )
-        placed.append((position_in(each.position, n_pos), each.strength * vector))
+        placed.append((place(each.position, n_pos, "position"), each.strength * vector))
     return placed
 
 

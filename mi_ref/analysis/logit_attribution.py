@@ -22,11 +22,10 @@ from mi_ref._typing import Array, Float
 from mi_ref.analysis import plots
 from mi_ref.analysis.lens import token_id
 from mi_ref.analysis.lens_plot import shown
+from mi_ref.analysis.prompt_pair import one_prompt, places
 from mi_ref.analysis.residual_parts import (
     Component,
     check_sum,
-    one_prompt,
-    places_in,
     points_needed,
     stream_writes,
 )
@@ -197,8 +196,8 @@ def logit_attribution(
     """
     if by not in ("component", "head", "neuron"):
         raise ValueError(f"by={by!r}: it is 'component', 'head' or 'neuron'.")
-    tokens, ids = one_prompt(model, prompt, prepend_bos, "logit_attribution")
-    chosen = places_in(positions, len(ids))
+    ids = one_prompt(model, prompt, prepend_bos)
+    chosen = places(positions, len(ids), "positions")
     wanted = token_id(model, target), None if other is None else token_id(model, other)
     every = list(range(model.cfg.n_layers))
     heads = every if by == "head" else []
@@ -206,11 +205,11 @@ def logit_attribution(
     split = [n for n in every if model.hook_points.absence(at.post[n]) is None] or every
     neurons = split if by == "neuron" else []
     points = [*points_needed(model, heads, neurons), at.ln_final_scale]
-    last = chosen == [len(ids) - 1]
+    last = chosen == (len(ids) - 1,)
     own: LogitsWanted = "last" if last else "all"
     logits: CaptureLike = at.logits if last else capture(at.logits, pos=chosen)
     asked = [*(capture(point, pos=chosen) for point in points), logits]
-    run = model.run(tokens, capture=asked, logits=own)
+    run = model.run(ids, capture=asked, logits=own)
     found = [*_of_stream(run, wanted, heads, neurons), *_of_biases(model, wanted, len(chosen))]
     values = model.backend.xp.concat([value for _, value in found], axis=0)
     totals = _difference(run[at.logits][0, :, :], wanted, model)
@@ -223,7 +222,7 @@ def logit_attribution(
         target=wanted[0],
         other=wanted[1],
         by=by,
-        positions=tuple(chosen),
+        positions=chosen,
         tokens=ids,
         model=model,
     )

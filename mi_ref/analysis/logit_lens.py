@@ -15,7 +15,7 @@ from mi_ref._typing import Array, Float, Int
 from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.distributions import entropy, kl_divergence, log_softmax, ranks
 from mi_ref.analysis.lens import Cell, LogitLens, token_id
-from mi_ref.analysis.residual_parts import one_prompt, places_in
+from mi_ref.analysis.prompt_pair import one_prompt, places
 from mi_ref.errors import ShapeError
 from mi_ref.hooks import capture
 from mi_ref.interventions import Places
@@ -66,23 +66,23 @@ def logit_lens(
     Probabilities are in the model's dtype. Entropy and KL are computed from its logits in float64
     and in log space, and are not clamped: no epsilon hides how far apart two predictions are.
     """
-    tokens, ids = one_prompt(model, prompt, prepend_bos, "logit_lens")
+    ids = one_prompt(model, prompt, prepend_bos)
     wanted = None if target is None else token_id(model, target)
     if whole(top, "top") < 1:
         raise ShapeError(f"top={top}: at least one token has to be kept.")
-    chosen = places_in(positions, len(ids))
+    chosen = places(positions, len(ids), "positions")
     own: LogitsWanted = "all" if positions is None else "none"
-    if chosen == [len(ids) - 1]:
+    if chosen == (len(ids) - 1,):
         own = "last"
     if model.cfg.compat is not None:
         own = "none"  # The lens leaves out what the model's own logits have.
     wanted_rows = capture(at.resid_post[:], pos=None if positions is None else chosen)
-    run = model.run(tokens, capture=[wanted_rows], logits=own)
+    run = model.run(ids, capture=[wanted_rows], logits=own)
     return LogitLens(
         prompt=prompt if isinstance(prompt, str) else None,
         tokens=ids,
         str_tokens=tuple(map(model.token_string, ids)),
-        positions=tuple(chosen),
+        positions=chosen,
         cells=tuple(_rows(run, wanted, top)),
         model=model,
     )

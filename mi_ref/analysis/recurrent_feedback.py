@@ -21,7 +21,7 @@ from mi_ref.analysis import plots
 from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.comparison import Comparison, compare
 from mi_ref.analysis.depth_loop import Feedback, Mode, loop_bounds, placed, run_loop
-from mi_ref.analysis.residual_parts import one_prompt
+from mi_ref.analysis.prompt_pair import one_prompt
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError, TokenError
 from mi_ref.model import Model
@@ -153,10 +153,10 @@ def recurrent_feedback(
     ShapeError
         If the depth is below 1, or feedback does not fit.
     """
-    tokens, ids = one_prompt(model, prompt, prepend_bos, "recurrent_feedback")
+    ids = one_prompt(model, prompt, prepend_bos)
     vectors = placed(model, feedback, len(ids))
     start, stop = loop_bounds(model, loop, depth, mode)
-    loops = run_loop(model, tokens, (start, stop), depth, vectors, mode)
+    loops = run_loop(model, model.to_tokens(ids), (start, stop), depth, vectors, mode)
     finished = [model.run(run, start_at_layer=stop) for run in loops]
     passes, before = [], loops[0]
     for number, (run, end) in enumerate(zip(loops, finished, strict=True), start=1):
@@ -201,7 +201,7 @@ def generate_with_feedback(
         Add every vector at the last token of each step too. Where it is there already, as when it
         was given for the prompt's last token, it is added once; candle-mi adds it twice.
     """
-    _, ids = one_prompt(model, prompt, prepend_bos, "generate_with_feedback")
+    ids = one_prompt(model, prompt, prepend_bos)
     start, stop = loop_bounds(model, loop, depth, mode)
     given = placed(model, feedback, len(ids))
     if whole(n_tokens, "n_tokens") < 1:

@@ -17,11 +17,10 @@ from typing import Any
 from mi_ref._typing import Array, Float
 from mi_ref.analysis import plots
 from mi_ref.analysis.lens_plot import shown
+from mi_ref.analysis.prompt_pair import one_prompt, places
 from mi_ref.analysis.residual_parts import (
     Component,
     check_sum,
-    one_prompt,
-    places_in,
     points_needed,
     stream_writes,
 )
@@ -155,12 +154,12 @@ def residual_decomposition(
     ShapeError
         If positions or layers lie outside, or there are several prompts.
     """
-    tokens, ids = one_prompt(model, prompt, prepend_bos, "residual_decomposition")
-    chosen, n_layers = places_in(positions, len(ids)), model.cfg.n_layers
+    ids = one_prompt(model, prompt, prepend_bos)
+    chosen, n_layers = places(positions, len(ids), "positions"), model.cfg.n_layers
     split = range(n_layers) if heads else range(0)
     layers = _layers(neurons, n_layers)
     points = [*points_needed(model, split, layers), at.resid_post[-1]]
-    run = model.run(tokens, capture=[capture(p, pos=chosen) for p in points], logits="none")
+    run = model.run(ids, capture=[capture(p, pos=chosen) for p in points], logits="none")
     parts = list(stream_writes(run, split, layers))
     values = model.backend.xp.concat([value for _, value in parts], axis=0)
     final = run[at.resid_post[-1]][0, :, :]
@@ -172,7 +171,7 @@ def residual_decomposition(
         norms=_norms(values, model),
         shares=_shares(values, final, model),
         stream_norms=_norms(_accumulated(values, model), model),
-        positions=tuple(chosen),
+        positions=chosen,
         tokens=ids,
         model=model,
     )

@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from mi_ref._typing import Array, Float, Int
-from mi_ref.analysis.prompt_pair import places
+from mi_ref._typing import Array, Float
 from mi_ref.config import LayerNorm, NormKind, RecurrentLayer
-from mi_ref.errors import MiRefError, ShapeError
-from mi_ref.interventions import Places, plain_places
+from mi_ref.errors import MiRefError
 from mi_ref.model import Model
 from mi_ref.params import ExpertsParams, LayerParams, Norm
 from mi_ref.run import Run
 from mi_ref.sites import Point, at
-from mi_ref.text import Prompt
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
 """How far parts may miss their whole, relative to the parts' own size."""
@@ -43,56 +40,6 @@ class Component:
 
 Writes = tuple[tuple[Component, ...], Array]
 """Components, and what they write: ``[component, pos, d_model]``."""
-
-
-def one_prompt(
-    model: Model, prompt: Prompt, prepend_bos: bool | None, caller: str
-) -> tuple[Int[Array, "1 pos"], tuple[int, ...]]:
-    """Return a prompt's token ids as an array of one row, and as plain numbers.
-
-    Raises
-    ------
-    ShapeError
-        If there are several prompts.
-    """
-    tokens = model.to_tokens(prompt, prepend_bos=prepend_bos)
-    if tokens.shape[0] != 1:
-        raise ShapeError(f"{caller} looks at one prompt, not {tokens.shape[0]}: call it for each.")
-    return tokens, tuple(model.backend.to_host(tokens)[0, :].tolist())
-
-
-def places_in(positions: Places, n_pos: int) -> list[int]:
-    """Return positions counted from the front, each once; None means all.
-
-    Raises
-    ------
-    HookError
-        If they are neither indices, nor a slice, nor a mask.
-    ShapeError
-        If there are none, or one lies outside.
-    """
-    given = plain_places(positions, "positions")
-    try:
-        return list(places(given, n_pos, "positions"))
-    except ShapeError:
-        shown = list(given) if isinstance(given, tuple) else given
-        raise ShapeError(
-            f"positions={shown} of a prompt of {n_pos} tokens: name some of those."
-        ) from None
-
-
-def position_in(position: int, n_pos: int) -> int:
-    """Return one position counted from the front; see `places_in`.
-
-    Raises
-    ------
-    ShapeError
-        If it lies outside, or is not one.
-    """
-    found = [] if position is None else places_in(position, n_pos)
-    if len(found) != 1:
-        raise ShapeError(f"position={position!r}: one of the {n_pos} is needed.")
-    return found[0]
 
 
 def points_needed(model: Model, heads: Collection[int], neurons: Collection[int]) -> list[Point]:
