@@ -28,7 +28,7 @@ def cut(atlas: Model) -> AttentionKnockout:
 
 @pytest.fixture(scope="module")
 def grid(atlas: Model) -> KnockoutGrid:
-    return knockout_grid(atlas, PROMPT)
+    return knockout_grid(atlas, PROMPT, rows=1)
 
 
 def by_hand(
@@ -194,6 +194,27 @@ def test_records(cut: AttentionKnockout, grid: KnockoutGrid, tmp_path: Path) -> 
     record = json.loads((tmp_path / "grid.json").read_text("utf-8"))
     assert record["cuts"][3][4]["kl"] == grid.strongest()[0].kl
     assert record["str_tokens"][4] == " France"
+
+
+def test_cells_are_rows_of_a_batch_and_kept_in_a_file(
+    load: Callable[[str, Backend, str], Model], tmp_path: Path
+) -> None:
+    model = load("mistral-window", mi_ref.get_backend("numpy"), "float64")
+    alone = knockout_grid(model, IDS, queries=None, keys=slice(0, 4), rows=1)
+    path = tmp_path / "cells.jsonl"
+    found = knockout_grid(model, IDS, queries=None, keys=slice(0, 4), rows=5, resume=path)
+    for row, other in zip(found.cuts, alone.cuts, strict=True):
+        for cut, same in zip(row, other, strict=True):
+            assert (cut is None) == (same is None)
+            if cut is not None and same is not None:
+                assert cut.kl == pytest.approx(same.kl, rel=1e-9, abs=1e-14)
+                assert cut.target.after == pytest.approx(same.target.after, rel=1e-12)
+                assert cut.target.logit_change == pytest.approx(same.target.logit_change, abs=1e-12)
+    held = path.read_bytes()
+    path.write_bytes(held[:-60])
+    again = knockout_grid(model, IDS, queries=None, keys=slice(0, 4), rows=5, resume=path)
+    assert again == found
+    assert path.read_bytes() == held
 
 
 def test_plot(grid: KnockoutGrid, atlas: Model, tmp_path: Path) -> None:

@@ -105,6 +105,7 @@ def test_a_file_is_no_folder_of_pairs(
         (["attribute", "--prompt", FRANCE], "the following arguments are required: --target"),
         (["rwkv-state", "--prompt", FRANCE, "--layer", "1"], "--target and --layer are of"),
         (["rwkv-state", "--prompt", FRANCE, "--knockout", "--reads"], "not allowed with"),
+        (["knockout", "--prompt", FRANCE, "--rows", "4"], "--rows: only of --grid"),
         (["ablate", "--prompt", FRANCE, "--what", "brain"], "invalid choice: 'brain'"),
         (["ablate", "--prompt", FRANCE, "--method", "mean"], "--reference belongs to --method m"),
         (["ablate", "--prompt", FRANCE, "--reference", ITALY], "--reference belongs to --method"),

@@ -6,21 +6,24 @@ Source: Geva et al., arXiv:2304.14767, "attention knockout".
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Unpack
 
 from mi_ref import do
+from mi_ref._typing import Array
 from mi_ref.analysis.attention_edges import logits_for, refuse_unseen, sees
 from mi_ref.analysis.attention_looks import listed
-from mi_ref.analysis.comparison import Change, compare
+from mi_ref.analysis.comparison import Change
 from mi_ref.analysis.lens import token_id
 from mi_ref.analysis.lens_views import chance
+from mi_ref.analysis.metrics import Logit, Metric, Probability, divergence, token
 from mi_ref.analysis.plots import heat_map
 from mi_ref.analysis.prompt_pair import one_prompt, place, places, position_names
 from mi_ref.analysis.result import Result, record_of
+from mi_ref.analysis.sweep import SweepCell, SweepOptions, sweep
 from mi_ref.interventions import Places
 from mi_ref.model import Model
-from mi_ref.progress import tracked
 from mi_ref.sites import at
 from mi_ref.tables import Cell as TableCell, Table
 from mi_ref.text import Prompt
@@ -135,6 +138,7 @@ def knockout_grid(
     target: str | int | None = None,
     position: int = -1,
     prepend_bos: bool | None = None,
+    **options: Unpack[SweepOptions],
 ) -> KnockoutGrid:
     """Cut the edges to each key in each layer, one after the other, and compare the next token.
 
@@ -157,6 +161,8 @@ def knockout_grid(
         Whose next token to compare.
     prepend_bos : bool or None
         As for `Model.run`.
+    **options
+        As for `mi_ref.analysis.sweep.sweep`: ``rows``, ``executor``, ``resume``.
 
     Raises
     ------
@@ -173,28 +179,28 @@ def knockout_grid(
     followed = None if target is None else token_id(model, target)
     refuse_unseen(model, rows, range(1, len(ids)) if fixed is None else fixed, columns)
     wanted, there = logits_for(where, len(ids))
-    # Each cut goes on from the stream that enters its layer: nothing before it changes.
-    before = model.run(ids, capture=[at.resid_pre[layer] for layer in rows], logits=wanted)
+    before = model.run(ids, logits=wanted).logits_at(there)
     if followed is None:
-        followed = before.top(1, pos=there)[0].id
-
-    def cut(layer: int, key: int) -> Cut | None:
-        whose = range(key + 1, len(ids)) if fixed is None else fixed
-        seeing = [query for query in whose if sees(model, layer, query, key)]
-        if not seeing:
-            return None
-        edit = do.knockout(seeing, key, heads=cut_heads)
-        after = model.run(
-            before[at.resid_pre[layer]],
-            start_at_layer=layer,
-            edits=[(at.attn_scores[layer], edit)],
-            logits=wanted,
-        )
-        found = compare(before, after, position=there, top=1)
-        return Cut(layer, key, found.kl, found.change(followed))
-
+        followed = int(model.backend.xp.argmax(before))
+    metrics = _metrics(model, before, followed)
+    edits = {
+        (layer, key): do.knockout(seeing, key, heads=cut_heads)
+        for layer in rows
+        for key in columns
+        if (seeing := _seeing(model, layer, key, len(ids), fixed))
+    }
+    cells = [
+        SweepCell(((at.attn_scores[layer], edit),), label=f"layer {layer}, key {key}")
+        for (layer, key), edit in edits.items()
+    ]
+    found = sweep(model, ids, cells, metrics, position=where, **options).values
+    intact = tuple(float(metric(before, xp=model.backend.xp)) for metric in metrics)
+    cuts = {
+        (layer, key): Cut(layer, key, after[0], _change(model, followed, intact, after))
+        for (layer, key), after in zip(edits, found, strict=True)
+    }
     return KnockoutGrid(
-        cuts=tuple(tuple(cut(layer, key) for key in columns) for layer in tracked(rows, "cutting")),
+        cuts=tuple(tuple(cuts.get((layer, key)) for key in columns) for layer in rows),
         layers=rows,
         keys=columns,
         heads=cut_heads,
@@ -204,3 +210,23 @@ def knockout_grid(
         names=position_names(model, ids),
         model=model,
     )
+
+
+def _seeing(
+    model: Model, layer: int, key: int, n_pos: int, queries: Sequence[int] | None
+) -> list[int]:
+    """Return which queries see a key in a layer; of all after it, if none are named."""
+    whose = range(key + 1, n_pos) if queries is None else queries
+    return [query for query in whose if sees(model, layer, query, key)]
+
+
+def _metrics(model: Model, before: Array, target: int) -> tuple[Metric, Metric, Metric]:
+    """Return the divergence from a prediction, and the target's probability and logit."""
+    followed = token(model, target)
+    return divergence(model, before), Probability(followed), Logit(followed)
+
+
+def _change(model: Model, target: int, before: Sequence[float], after: Sequence[float]) -> Change:
+    (_, chance_before, logit_before), (_, chance_after, logit_after) = before, after
+    shift = logit_after - logit_before
+    return Change(model.token_string(target), target, chance_before, chance_after, shift)

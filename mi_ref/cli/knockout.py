@@ -32,13 +32,18 @@ def add(commands: Any) -> None:
     options.add_places(parser, "--query", "who may no longer look", "-1")
     options.add_places(parser, "--key", "at whom", "0; of a grid, all")
     options.add_target(parser)
+    options.add_sweep(parser)
     options.add_plot(parser, "what became of the likeliest tokens; of a grid, the KL")
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command."""
+    swept = options.given(arguments, "rows", "resume")
+    if swept and not arguments.grid:
+        arguments.refuse(f"{swept}: only of --grid")
     output.check(arguments)
+    output.check_resume(arguments)
     model = output.open_model(arguments, "pattern", output.USE_STATE)
     if arguments.grid:
         grid = _grid(arguments, model)
@@ -80,6 +85,7 @@ def _grid(arguments: argparse.Namespace, model: Model) -> KnockoutGrid:
         keys=options.chosen(arguments.key),
         target=arguments.target,
         prepend_bos=arguments.bos,
+        **options.sweep(arguments),
     )
 
 
