@@ -146,6 +146,8 @@ def test_refusals(tiny: Model, as_users_call: None) -> None:
         logit_attribution(tiny, [1, 2], 3, by="layer")  # type: ignore[arg-type]
     with pytest.raises(TokenError, match="token id 999 is out of range"):
         logit_attribution(tiny, [1, 2], 3, 999)
+    with pytest.raises(TokenError, match="a logit difference needs two tokens"):
+        logit_attribution(tiny, [1, 2], 3, 3)
     with pytest.raises(ShapeError, match="one prompt is needed, not 2"):
         logit_attribution(tiny, [[1, 2], [3, 4]], 3)
     found = logit_attribution(tiny, [1, 2], 3)

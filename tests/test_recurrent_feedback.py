@@ -167,6 +167,8 @@ def test_direction_of_words(atlas: Model) -> None:
     rows = [atlas.W_E[atlas.to_single_token(w)] for w in (" Rome", " Paris")]
     mean = np.mean(rows, axis=0)
     assert np.allclose(found, mean / np.linalg.norm(mean), rtol=1e-5)
+    ids = [atlas.to_single_token(w) for w in (" Rome", " Paris")]
+    assert np.array_equal(embedding_direction(atlas, ids), found)
     with pytest.raises(TokenError):
         embedding_direction(atlas, [" Rome and Paris"])
     with pytest.raises(TokenError, match="a sequence of texts"):

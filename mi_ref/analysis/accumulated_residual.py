@@ -23,7 +23,7 @@ from typing import Any
 
 from mi_ref._typing import Array, Float
 from mi_ref.analysis import plots
-from mi_ref.analysis.metrics import Token, token
+from mi_ref.analysis.metrics import Token, logit_difference, token
 from mi_ref.analysis.prompt_pair import one_prompt, places
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.config import LayerNorm
@@ -171,12 +171,17 @@ def accumulated_residual(
     ------
     HookError
         If `mid` is asked of parallel blocks.
+    TokenError
+        If `other` is given without a target, or is the same token.
     """
     ids = one_prompt(model, prompt, prepend_bos)
     chosen = places(positions, len(ids), "positions")
     if target is None and other is not None:
         raise TokenError(f"other={other!r} is what a target is compared with: name that too.")
-    wanted = tuple(token(model, each) for each in (target, other) if each is not None)
+    wanted: tuple[Token, ...] = () if target is None else (token(model, target),)
+    if target is not None and other is not None:
+        pair = logit_difference(model, target, other)
+        wanted = pair.token, pair.other
     points = _points(model, mid)
     asked = [capture(point, pos=chosen) for point in points.values()]
     run = model.run(ids, capture=asked, logits="none")

@@ -22,6 +22,7 @@ from mi_ref._typing import Array, Float
 from mi_ref.analysis import plots
 from mi_ref.analysis.lens import token_id
 from mi_ref.analysis.lens_plot import shown
+from mi_ref.analysis.metrics import logit_difference
 from mi_ref.analysis.prompt_pair import one_prompt, places
 from mi_ref.analysis.residual_parts import (
     Component,
@@ -193,12 +194,17 @@ def logit_attribution(
     ------
     HookError
         If the model has no heads, or no neurons, of that kind.
+    TokenError
+        If target and other are one token.
     """
     if by not in ("component", "head", "neuron"):
         raise ValueError(f"by={by!r}: it is 'component', 'head' or 'neuron'.")
     ids = one_prompt(model, prompt, prepend_bos)
     chosen = places(positions, len(ids), "positions")
-    wanted = token_id(model, target), None if other is None else token_id(model, other)
+    wanted: tuple[int, int | None] = token_id(model, target), None
+    if other is not None:
+        pair = logit_difference(model, target, other)
+        wanted = pair.token.id, pair.other.id
     every = list(range(model.cfg.n_layers))
     heads = every if by == "head" else []
     # Layers of experts stay whole beside others; a model of nothing else is refused by the run.

@@ -21,6 +21,7 @@ from mi_ref.analysis import plots
 from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.comparison import Comparison, compare
 from mi_ref.analysis.depth_loop import Feedback, Mode, loop_bounds, placed, run_loop
+from mi_ref.analysis.lens import token_id
 from mi_ref.analysis.prompt_pair import one_prompt
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError, TokenError
@@ -217,8 +218,10 @@ def generate_with_feedback(
     return tuple(new)
 
 
-def embedding_direction(model: Model, words: Sequence[str]) -> Float[Array, " d_model"]:
-    """Return the mean embedding of words, of length one; each word is exactly one token.
+def embedding_direction(
+    model: Model, words: Sequence[str] | Sequence[int]
+) -> Float[Array, " d_model"]:
+    """Return the mean embedding of words, of length one; each is one token's text, or its id.
 
     Raises
     ------
@@ -228,7 +231,7 @@ def embedding_direction(model: Model, words: Sequence[str]) -> Float[Array, " d_
     if isinstance(words, str) or not words:
         raise TokenError(f"words={words!r}: a sequence of texts of exactly one token each.")
     xp = model.backend.xp
-    rows = [model.params.embed[model.to_single_token(word), :] for word in words]
+    rows = [model.params.embed[token_id(model, word), :] for word in words]
     mean = xp.mean(xp.stack(rows), axis=0)
     return mean / xp.sqrt(xp.sum(mean * mean))
 

@@ -12,9 +12,9 @@ PROMPTS = (
     "prompt", "clean", "corrupted", "contrast", "counterfactual", "reference", "toward", "away",
     "patch_from",
 )  # fmt: skip
-TOKENS = ("target", "other")
+TOKENS = ("target", "other", "word")
 POSITIONS = ("subject",)
-TEXTS = ("pairs", "word")
+TEXTS = ("pairs",)
 """Options that have no place beside ids: a file of pairs says itself what it holds."""
 
 
