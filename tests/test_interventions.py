@@ -155,44 +155,6 @@ def test_they_act_in_the_order_given(model: Model) -> None:
     assert (third[1:] == 3).all()
 
 
-def test_a_value_may_have_one_entry_for_each_position(model: Model) -> None:
-    point = at.z[1]
-    x, _ = changed(model, [], point)
-    value = RNG.normal(size=(2, *x.shape[2:]))
-    for positions in ([3, 1], [-2, 1], [False, True, False, True, False], slice(1, 4, 2)):
-        order = [1, 0] if positions in ([3, 1], [-2, 1]) else [0, 1]
-        for given in (value, value.tolist(), np.broadcast_to(value, (3, *value.shape))):
-            edits = [(point, do.replace(given, positions=positions))]
-            _, after = changed(model, edits, point)
-            np.testing.assert_array_equal(after[:, [1, 3]], np.stack([value[order]] * 3))
-            np.testing.assert_array_equal(after[:, [0, 2, 4]], x[:, [0, 2, 4]])
-    _, after = changed(model, [(point, do.add(value, positions=[3, 1], scale=2.0))], point)
-    np.testing.assert_allclose(after[:, 3], x[:, 3] + 2 * value[0], rtol=1e-13)
-
-
-def test_a_pattern_may_have_one_row_for_each_query(model: Model) -> None:
-    point = at.pattern[1]
-    x, _ = changed(model, [], point)
-    value = RNG.random(size=(2, x.shape[-1]))
-    _, after = changed(model, [(point, do.replace(value, positions=[3, 1], heads=0))], point)
-    np.testing.assert_array_equal(after[:, 0, 3], np.stack([value[0]] * 3))
-    np.testing.assert_array_equal(after[:, 0, 1], np.stack([value[1]] * 3))
-    np.testing.assert_array_equal(after[:, 1:], x[:, 1:])
-    np.testing.assert_array_equal(after[:, 0, [0, 2, 4]], x[:, 0, [0, 2, 4]])
-
-
-def test_a_value_of_the_state_may_have_one_entry_for_each_position(
-    backend: Backend, load: Any
-) -> None:
-    model: Model = load("rwkv7", backend, "float64")
-    point = at.rwkv_state[2]
-    x, _ = changed(model, [], point)
-    value = RNG.normal(size=(2, *x.shape[2:]))
-    _, after = changed(model, [(point, do.replace(value, positions=[3, 1]))], point)
-    np.testing.assert_array_equal(after[:, 3], np.stack([value[0]] * 3))
-    np.testing.assert_array_equal(after[:, 1], np.stack([value[1]] * 3))
-
-
 def test_means_are_over_what_they_say(model: Model) -> None:
     point = at.z[0]
     x, by_pos = changed(model, [(point, do.mean("pos"))], point)
