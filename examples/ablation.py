@@ -4,21 +4,20 @@ Zero and the mean of the other prompts tell what later layers need at all; resam
 head is on another prompt, so that only what differs between prompts counts. Head 0.4 of the bundled
 model comes first by the mean and hardly matters by resampling: it is needed, and much the same for
 every country. Heads 3.6 and 3.7 are the reverse: others make up for their absence, but they carry
-which capital it is. What lies within the standard errors says nothing. Runs offline, or with any
-checkpoint's name as argument; the heat map of resampling goes to a file::
+which capital it is. What lies within the standard errors says nothing. Runs offline, or on any
+checkpoint; the heat map of resampling goes to a file::
 
-    python examples/ablation.py [MODEL [PICTURE.png]]
+    python examples/ablation.py [--model NAME] [--plot FILE]
 """
 
 from __future__ import annotations
-
-import sys
 
 import mi_ref
 from mi_ref import Model
 from mi_ref.analysis.ablation_parts import Method, What
 from mi_ref.analysis.dataset_ablation import dataset_ablation
 from mi_ref.analysis.dataset_effects import DatasetAblation
+from mi_ref.cli.script import run
 from mi_ref.tables import Table
 
 COUNTRIES = ["France", "Italy", "Spain", "Peru", "Kenya", "Cuba", "Egypt", "Poland", "Norway",
@@ -52,4 +51,4 @@ def main(name: str = "atlas", picture: str | None = None) -> dict[Method, Datase
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    run(main)

@@ -2,20 +2,20 @@
 
 The residual stream tells where: at the subject, until heads have moved it to the last token. The
 heads at the last token tell which of them move it. None does it alone, so the strongest ones are
-patched together, more and more of them. Runs offline on the bundled model, or with any checkpoint's
-name as argument; heat map of the first table in a file::
+patched together, more and more of them. Runs offline on the bundled model, or on any checkpoint;
+heat map of the first table in a file::
 
-    python examples/activation_patching.py [MODEL [PICTURE.png]]
+    python examples/activation_patching.py [--model NAME] [--plot FILE]
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import mi_ref
 from mi_ref import Model, at, do
 from mi_ref.analysis import PatchingGrid, activation_patching, head_patching
+from mi_ref.cli.script import run
 from mi_ref.tables import Table
 
 CLEAN, CORRUPTED = "The capital of Italy is", "The capital of France is"
@@ -54,4 +54,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    run(main)

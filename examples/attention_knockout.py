@@ -2,19 +2,17 @@
 
 First the last token's edges to each token in each layer; then its edges to the subject in all
 layers together. Edges are cut before the softmax, so the other tokens share what they had. Runs
-offline on the bundled model, or with any checkpoint's name as argument; a heat map goes to a
-file::
+offline on the bundled model, or on any checkpoint; a heat map goes to a file::
 
-    python examples/attention_knockout.py [MODEL [PICTURE.png]]
+    python examples/attention_knockout.py [--model NAME] [--plot FILE]
 """
 
 from __future__ import annotations
 
-import sys
-
 import mi_ref
 from mi_ref import Model
 from mi_ref.analysis import AttentionKnockout, KnockoutGrid, attention_knockout, knockout_grid
+from mi_ref.cli.script import run
 
 PROMPT, SUBJECT = "The capital of France is", " France"
 
@@ -39,4 +37,4 @@ def main(name: str = "atlas", picture: str | None = None) -> tuple[KnockoutGrid,
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    run(main)

@@ -1,19 +1,18 @@
 """Where does each head look? The last token's attention, layer by layer and head by head.
 
 Prints the mean over heads in every layer, then every head of the layer that looks most at one
-token, by default the subject. A picture of that layer goes to a file. Runs offline on the
-bundled model, or with any checkpoint's name, prompt and token as arguments::
+token, by default the subject. A picture of that layer goes to a file. Runs offline on the bundled
+model, or on any checkpoint, prompt and token::
 
-    python examples/attention_patterns.py [MODEL [PICTURE.png [PROMPT TOKEN]]]
+    python examples/attention_patterns.py [--model NAME] [--plot FILE] [--prompt T] [--token T]
 """
 
 from __future__ import annotations
 
-import sys
-
 import mi_ref
 from mi_ref import Model
 from mi_ref.analysis import AttentionPatterns, attention_patterns
+from mi_ref.cli.script import run
 
 PROMPT, SUBJECT = "The capital of France is", " France"
 
@@ -34,4 +33,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:5])
+    run(main)

@@ -1,17 +1,16 @@
 """Load a checkpoint of a type that nobody wrote a family for, or hear why not.
 
 Copies a model under an unknown ``model_type`` and inspects it: where config and tensors leave no
-doubt it is read, the table says what was inferred, and the logits are the model's own. With one
-key more in its config, which nobody reads, it is refused. Runs offline on the bundled model, or
-with any checkpoint's name as argument::
+doubt it is read, the table says what was inferred, and the logits are the model's own. With one key
+more in its config, which nobody reads, it is refused. Runs offline on the bundled model, or on any
+checkpoint::
 
-    python examples/auto_config.py [MODEL]
+    python examples/auto_config.py [--model NAME]
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,6 +19,7 @@ from typing import Any
 import numpy as np
 
 import mi_ref
+from mi_ref.cli.script import run
 from mi_ref.hub import find_checkpoint
 from mi_ref.inspection import Inspection
 
@@ -57,4 +57,4 @@ def main(name: str = "atlas") -> list[Inspection]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    run(main)

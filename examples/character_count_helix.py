@@ -6,18 +6,18 @@ than distant ones, it holds something of the count; where models wrap lines, as 
 Runs offline on the bundled model, which never had to, or with any checkpoint's name and layer as
 arguments; a picture of the components goes to a file::
 
-    python examples/character_count_helix.py [MODEL [PICTURE.png [LAYER]]]
+    python examples/character_count_helix.py [--model NAME] [--plot FILE] [--layer TEXT]
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import mi_ref
 from mi_ref import Model
 from mi_ref.analysis import CharacterHelix, character_helix
+from mi_ref.cli.script import run
 from mi_ref.tables import Table
 
 FACTS = Path(__file__).parents[1] / "golden" / "atlas" / "facts.json"
@@ -53,4 +53,4 @@ def main(name: str = "atlas", picture: str | None = None, layer: str = "") -> Ch
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    run(main)

@@ -4,20 +4,20 @@ Countries and their capitals come in pairs from a table; the prompt about one is
 streams of that about the other, in two layers at one position at a time. Printed is the share of
 pairs that each patch turns to the other answer, by where the position stands. Pairs of unequal
 length, or whose answers are several tokens, do not fit and are left out. Runs offline on the
-bundled model and its facts, or with any checkpoint's name as argument; the shares go to a picture::
+bundled model and its facts, or on any checkpoint; the shares go to a picture::
 
-    python examples/counterfact_patching.py [MODEL [PICTURE.png]]
+    python examples/counterfact_patching.py [--model NAME] [--plot FILE]
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import mi_ref
 from mi_ref.analysis.block_pairs import BlockPatchingPairs, block_patching_pairs
 from mi_ref.analysis.fact_pairs import FactPair
+from mi_ref.cli.script import run
 
 FACTS = Path(__file__).parents[1] / "golden" / "atlas" / "facts.json"
 TEMPLATE, COUNT = "The capital of {} is", 30
@@ -46,4 +46,4 @@ def main(name: str = "atlas", picture: str | None = None) -> BlockPatchingPairs:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    run(main)

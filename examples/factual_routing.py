@@ -4,20 +4,19 @@ Facts about countries come in pairs. The residual stream of a prompt about anoth
 at the subject, in the first half of the layers; each head's attention from the last token to the
 subject is compared with what it was, pair by pair. A head whose attention changes time and again
 reads what the subject is, not where it stands. Pairs of unequal length do not fit and are left out.
-Runs offline on the bundled model, or with any checkpoint's name as argument; a heat map goes to a
-file::
+Runs offline on the bundled model, or on any checkpoint; a heat map goes to a file::
 
-    python examples/factual_routing.py [MODEL [PICTURE.png]]
+    python examples/factual_routing.py [--model NAME] [--plot FILE]
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import mi_ref
 from mi_ref.analysis.routing_pairs import FactualRoutingPairs, factual_routing_pairs
+from mi_ref.cli.script import run
 
 FACTS = Path(__file__).parents[1] / "golden" / "atlas" / "facts.json"
 TEMPLATE = "The capital of {} is"
@@ -44,4 +43,4 @@ def main(name: str = "atlas", picture: str | None = None) -> FactualRoutingPairs
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    run(main)

@@ -4,22 +4,22 @@ Headers alone tell sizes, memory and every reason to refuse, so that no weight i
 What was inspected is what is loaded, by commit. Without a network the Hub's cache is tried, and
 if that lacks the model, the last line says what to do. Any checkpoint's name is an argument::
 
-    python examples/fast_download.py [MODEL]
+    python examples/fast_download.py [--model NAME]
 """
 
 from __future__ import annotations
 
-import sys
 from time import perf_counter
 
 import mi_ref
 from mi_ref import HubError, Model
+from mi_ref.cli.script import run
 
 ADVICE = """\
 {name} could not be had, for the reasons above. If only the network is missing, run
     hf download {name} --local-dir FOLDER
 where there is one and name that folder here; or see it work on a bundled model:
-    python examples/fast_download.py atlas"""
+    python examples/fast_download.py --model atlas"""
 
 
 def fetch(name: str, *, cached: bool) -> Model | None:
@@ -48,4 +48,4 @@ def main(name: str = "HuggingFaceTB/SmolLM-135M") -> Model | None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    run(main)

@@ -1,19 +1,19 @@
 """Go on with a text: the likeliest next token, twenty times, past any end of text.
 
-A transformer reads the whole text anew for every token. A recurrent model can do without: its
-state holds all that it has read, so it reads each token once, and writes the same. Runs offline
-on the bundled models, or with any checkpoint's name as argument::
+A transformer reads the whole text anew for every token. A recurrent model can do without: its state
+holds all that it has read, so it reads each token once, and writes the same. Runs offline on the
+bundled models, or on any checkpoint::
 
-    python examples/generate.py [MODEL [PROMPT]]
+    python examples/generate.py [--model NAME] [--prompt TEXT]
 """
 
 from __future__ import annotations
 
-import sys
 from time import perf_counter
 
 import mi_ref
 from mi_ref import Model
+from mi_ref.cli.script import run
 from mi_ref.tables import Table
 
 COUNT = 20
@@ -52,4 +52,4 @@ def main(name: str = "atlas", prompt: str = "The capital of France is") -> dict[
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    run(main)

@@ -3,15 +3,13 @@
 Random tokens come twice, so that nothing but the repetition can help. Each head is scored by the
 weight it gives to the keys that such a head looks at; then the best induction heads are silenced,
 and the model's loss on the second copy tells what they are worth. Runs offline on the bundled
-model, or with any checkpoint's name as argument; a heat map of the induction scores goes to a
-file::
+model, or on any checkpoint; a heat map of the induction scores goes to a file::
 
-    python examples/induction_heads.py [MODEL [PICTURE.png]]
+    python examples/induction_heads.py [--model NAME] [--plot FILE]
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ import mi_ref
 from mi_ref import Model, at, do
 from mi_ref.analysis import HeadScores, head_scores, repeated_tokens
 from mi_ref.analysis.distributions import log_softmax
+from mi_ref.cli.script import run
 
 PERIOD = 24
 
@@ -50,4 +49,4 @@ def main(name: str = "atlas", picture: str | None = None) -> tuple[HeadScores, f
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    run(main)

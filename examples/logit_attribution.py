@@ -2,19 +2,18 @@
 
 The final norm is frozen at what this prompt made of it, so the parts sum to the whole. First by
 layers, then by heads. What a component does through later ones is theirs here: compare with
-`activation_patching.py`. Runs offline on the bundled model, or with any checkpoint's name as
-argument; a picture of the heads goes to a file::
+`activation_patching.py`. Runs offline on the bundled model, or on any checkpoint; a picture of the
+heads goes to a file::
 
-    python examples/logit_attribution.py [MODEL [PICTURE.png]]
+    python examples/logit_attribution.py [--model NAME] [--plot FILE]
 """
 
 from __future__ import annotations
 
-import sys
-
 import mi_ref
 from mi_ref import Model
 from mi_ref.analysis import LogitAttribution, logit_attribution
+from mi_ref.cli.script import run
 
 PROMPT, ANSWER, OTHER = "The capital of France is", " Paris", " Rome"
 
@@ -33,4 +32,4 @@ def main(name: str = "atlas", picture: str | None = None) -> LogitAttribution:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    run(main)

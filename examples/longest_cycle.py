@@ -5,15 +5,15 @@ The one with 176 weights that is bundled gets all functions of four numbers righ
 counted as AlgZoo does. candle-mi counts the way into them too. Runs offline, or on another network
 of AlgZoo's::
 
-    python examples/longest_cycle.py [NETWORK.safetensors]
+    python examples/longest_cycle.py [--model NAME]
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
 from mi_ref import algzoo
+from mi_ref.cli.script import run
 
 
 def longest_walk(f: Sequence[int]) -> int:
@@ -49,4 +49,4 @@ def main(name: str = "longest-cycle-h4-n4") -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    run(main)

@@ -16,13 +16,13 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ARGUMENTS = {"fast_download": ("atlas",)}
+ARGUMENTS = {"fast_download": ("--model", "atlas")}
 HEAD = """\
 # Examples
 
 Each is a script of at most a page that runs offline on a bundled model in a second or two, from the
-repository's folder: `python -m examples.NAME`. All but those on AlgZoo take a checkpoint as their
-first argument, from a folder or the Hub; those that draw take a file to draw into as their second.
+repository's folder: `python examples/NAME.py`. All take `--model NAME`, a checkpoint from a folder
+or the Hub (on AlgZoo: one of its networks), those that draw `--plot FILE`; `--help` tells the rest.
 `python examples/make_readme.py` writes this page.
 """
 
@@ -39,7 +39,7 @@ def first_line(path: Path) -> str:
 
 def output(path: Path) -> str:
     """Run a script and return what it prints, temporary folders under one name."""
-    command = [sys.executable, "-m", f"examples.{path.stem}", *ARGUMENTS.get(path.stem, ())]
+    command = [sys.executable, str(path), *ARGUMENTS.get(path.stem, ())]
     own = {"HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(
         command, cwd=HERE.parent, env=os.environ | own, capture_output=True, encoding="utf-8",

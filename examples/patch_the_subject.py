@@ -1,20 +1,20 @@
 """Where does the model keep the capital? Patch one prompt's residual stream into another's.
 
-At each layer and position, the stream of "The capital of Italy is" takes the place of that of
-"The capital of France is"; the table shows what probability ` Rome` then gets. Runs offline on the
-bundled model, or with any checkpoint's name as argument::
+At each layer and position, the stream of "The capital of Italy is" takes the place of that of "The
+capital of France is"; the table shows what probability ` Rome` then gets. Runs offline on the
+bundled model, or on any checkpoint::
 
-    python examples/patch_the_subject.py [MODEL]
+    python examples/patch_the_subject.py [--model NAME]
 """
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from typing import Any
 
 import mi_ref
 from mi_ref import Hook, Model, at
+from mi_ref.cli.script import run
 from mi_ref.tables import Table
 
 CLEAN, SOURCE, ANSWER = "The capital of France is", "The capital of Italy is", " Rome"
@@ -46,4 +46,4 @@ def main(name: str = "atlas") -> Table:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    run(main)

@@ -4,20 +4,19 @@ Path patching holds later attention still, so that a change arrives by the direc
 from each head to the logits, then from heads and MLPs to queries, keys and values of the four that
 came out strongest. In the bundled model none of the four moves the prediction far alone. What they
 bring is in their values, where the first MLP wrote it, and next to nothing in queries and keys.
-Shares of single paths do not sum to that of all together. Runs offline on the bundled model, or
-with any transformer's name as argument; heat map of the first table in a file::
+Shares of single paths do not sum to that of all together. Runs offline on the bundled model, or on
+any transformer; heat map of the first table in a file::
 
-    python examples/path_patching.py [MODEL [PICTURE.png]]
+    python examples/path_patching.py [--model NAME] [--plot FILE]
 """
 
 from __future__ import annotations
-
-import sys
 
 import mi_ref
 from mi_ref import Model, at
 from mi_ref.analysis.patching_grid import PatchingGrid
 from mi_ref.analysis.path_patching import Receiver, path_patching
+from mi_ref.cli.script import run
 from mi_ref.tables import Table
 
 CLEAN, CORRUPTED = "The capital of Italy is", "The capital of France is"
@@ -57,4 +56,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    run(main)

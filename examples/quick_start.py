@@ -2,19 +2,18 @@
 
 The table has one row per layer: how long the residual stream is at the last token after it, and
 what the model would predict had its attention, or its MLP, added nothing. Runs offline on the
-bundled model, or with any checkpoint's name as argument, recurrent ones too::
+bundled model, or on any checkpoint, recurrent ones too::
 
-    python examples/quick_start.py [MODEL]
+    python examples/quick_start.py [--model NAME]
 """
 
 from __future__ import annotations
-
-import sys
 
 import numpy as np
 
 import mi_ref
 from mi_ref import LayerSite, Model, at, do
+from mi_ref.cli.script import run
 from mi_ref.tables import Table
 
 PROMPT = "The capital of France is"
@@ -43,4 +42,4 @@ def main(name: str = "atlas") -> Table:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    run(main)

@@ -3,19 +3,18 @@
 For each first line of a couplet the model writes the second: as it is; with two layers run twice;
 with a direction added before the second pass, the mean embedding of words that rhyme. A line on its
 own word counts apart. The control adds another couplet's words: if lines then end in those, the
-feedback names the word, and nothing is planned. Runs offline on the bundled model, or with any
-checkpoint's name and the feedback's strength as arguments::
+feedback names the word, and nothing is planned. Runs offline on the bundled model, or on any
+checkpoint, with any strength::
 
-    python examples/recurrent_feedback.py [MODEL [STRENGTH]]
+    python examples/recurrent_feedback.py [--model NAME] [--strength TEXT]
 """
 
 from __future__ import annotations
 
-import sys
-
 import mi_ref
 from mi_ref import Model
 from mi_ref.analysis import Feedback, embedding_direction, generate_with_feedback
+from mi_ref.cli.script import run
 from mi_ref.tables import Table
 
 FIRST = ("I went outside to see the rain,\n", "One day we came across the cat,\n",
@@ -55,4 +54,4 @@ def main(name: str = "atlas", strength: str = "400") -> dict[str, list[int]]:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    run(main)

@@ -3,20 +3,19 @@
 Prints the likeliest next tokens; how large each head's state is at the end; how long each head
 keeps what it holds, were it for its decay alone; how much of each token's value the last token
 reads from the state; and what changes if the first token writes nothing into it. Runs offline on
-the bundled model, or with any RWKV checkpoint's name as argument::
+the bundled model, or on any RWKV checkpoint::
 
-    python examples/rwkv_inference.py [MODEL [PROMPT]]
+    python examples/rwkv_inference.py [--model NAME] [--prompt TEXT]
 """
 
 from __future__ import annotations
-
-import sys
 
 import mi_ref
 from mi_ref import Model, state_knockout
 from mi_ref.analysis.comparison import Comparison, compare
 from mi_ref.analysis.rwkv_reads import state_reads
 from mi_ref.analysis.rwkv_state import half_lives
+from mi_ref.cli.script import run
 
 
 def main(name: str = "atlas-rwkv7", prompt: str = "The capital of France is") -> Comparison:
@@ -37,4 +36,4 @@ def main(name: str = "atlas-rwkv7", prompt: str = "The capital of France is") ->
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    run(main)

@@ -3,17 +3,16 @@
 After "The capital of France" everything the model knows of the text is its state. Here one head's
 matrix at a time is taken from "The capital of Italy" before both read " is"; the table shows what
 probability ` Rome` then gets; then what is left if " France" writes nothing into the state or is
-removed. Runs offline on the bundled model, or with any RWKV checkpoint's name as argument::
+removed. Runs offline on the bundled model, or on any RWKV checkpoint::
 
-    python examples/rwkv_state.py [MODEL]
+    python examples/rwkv_state.py [--model NAME]
 """
 
 from __future__ import annotations
 
-import sys
-
 import mi_ref
 from mi_ref import Model, Run, state_knockout, token_removal
+from mi_ref.cli.script import run
 from mi_ref.tables import Table
 
 BEFORE, SOURCE, AFTER = "The capital of France", "The capital of Italy", " is"
@@ -57,4 +56,4 @@ def main(name: str = "atlas-rwkv7") -> Table:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:2])
+    run(main)

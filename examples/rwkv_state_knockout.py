@@ -3,18 +3,17 @@
 A recurrent model has no attention edges to cut. Instead each token in turn is kept from writing
 into one layer's state, and into all of them. Later tokens still meet it through token shift; see
 `mi_ref.token_removal` for a token that is gone altogether. Runs offline on the bundled RWKV-7, or
-with any RWKV checkpoint's name as argument; a heat map goes to a file::
+on any RWKV checkpoint; a heat map goes to a file::
 
-    python examples/rwkv_state_knockout.py [MODEL [PICTURE.png]]
+    python examples/rwkv_state_knockout.py [--model NAME] [--plot FILE]
 """
 
 from __future__ import annotations
 
-import sys
-
 import mi_ref
 from mi_ref import Model
 from mi_ref.analysis import StateGrid, state_knockout_sweep
+from mi_ref.cli.script import run
 
 PROMPT = "The capital of France is"
 
@@ -38,4 +37,4 @@ def main(name: str = "atlas-rwkv7", picture: str | None = None) -> StateGrid:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    run(main)

@@ -6,14 +6,13 @@ other, then W_oh h is a logit for each place. Its surprise is the mean over Gaus
 weights explain N (1 - surprise). Runs offline, on another network of AlgZoo's too, and draws into
 a file::
 
-    python examples/second_argmax.py [NETWORK.safetensors TASK [PICTURE.png]]
+    python examples/second_argmax.py [--model NAME] [--task TEXT] [--plot FILE]
 """
 
 from __future__ import annotations
 
-import sys
-
 from mi_ref import algzoo
+from mi_ref.cli.script import run
 
 
 def main(
@@ -29,4 +28,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    run(main)

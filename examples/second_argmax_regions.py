@@ -5,7 +5,7 @@ answer where its two logits are equal, on rays that the matrices give; the right
 45 and at 225 degrees. A normal input lies in any direction alike, so the sector between the two is
 the share of wrong answers: no sample is needed. Runs offline::
 
-    python examples/second_argmax_regions.py
+    python examples/second_argmax_regions.py [--model NAME]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 from math import atan2, degrees
 
 from mi_ref import algzoo
+from mi_ref.cli.script import run
 from mi_ref.tables import Table
 
 RIGHT = (45.0, 225.0)
@@ -45,4 +46,4 @@ def main(name: str = "second-argmax-h2-n2") -> tuple[tuple[algzoo.Region, ...], 
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

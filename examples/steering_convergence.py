@@ -2,19 +2,18 @@
 
 The push is what tells a prompt from a contrasting one. Where the stream finds back to its natural
 course, the push is absorbed; at the deepest layer that absorbs it, strengths grow until it no
-longer does. Runs offline on the bundled model, or with any checkpoint's name as argument,
-recurrent ones too; a picture of all cosines goes to a file::
+longer does. Runs offline on the bundled model, or on any checkpoint, recurrent ones too; a picture
+of all cosines goes to a file::
 
-    python examples/steering_convergence.py [MODEL [PICTURE.png]]
+    python examples/steering_convergence.py [--model NAME] [--plot FILE]
 """
 
 from __future__ import annotations
 
-import sys
-
 import mi_ref
 from mi_ref import Model
 from mi_ref.analysis import SteeringConvergence, steering_convergence
+from mi_ref.cli.script import run
 
 PROMPT, CONTRAST, ANSWER = "The capital of France is", "The capital of Italy is", " Paris"
 
@@ -36,4 +35,4 @@ def main(name: str = "atlas", picture: str | None = None) -> SteeringConvergence
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    run(main)

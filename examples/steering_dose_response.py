@@ -3,15 +3,13 @@
 First the attention that the last token gives to the subject, in the layer where cutting it costs
 most: scaling a weight that is near one changes little, so it is also set outright. Then a steering
 vector, the residual stream after one prompt less that after another, added at several strengths.
-Runs offline on the bundled model, or with any checkpoint's name as argument; a picture of the
-weights that were set goes to a file::
+Runs offline on the bundled model, or on any checkpoint; a picture of the weights that were set goes
+to a file::
 
-    python examples/steering_dose_response.py [MODEL [PICTURE.png]]
+    python examples/steering_dose_response.py [--model NAME] [--plot FILE]
 """
 
 from __future__ import annotations
-
-import sys
 
 import mi_ref
 from mi_ref import Model, at
@@ -23,6 +21,7 @@ from mi_ref.analysis import (
     knockout_grid,
     steering_vector,
 )
+from mi_ref.cli.script import run
 
 PROMPT, TOWARDS = "The capital of France is", "The capital of Italy is"
 SUBJECT, ANSWER = " France", " Rome"
@@ -52,4 +51,4 @@ def main(
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    run(main)

@@ -1,19 +1,18 @@
 """Which tokens are the words one means? Positions to patch and to read start here.
 
-Prints where every token stands in the text, in characters and in UTF-8 bytes, which differ as
-soon as a letter has an accent, and which tokens hold one part of it. Runs offline on the bundled
-model, or with any checkpoint, text and part of the text as arguments::
+Prints where every token stands in the text, in characters and in UTF-8 bytes, which differ as soon
+as a letter has an accent, and which tokens hold one part of it. Runs offline on the bundled model,
+or on any checkpoint, text and part of it::
 
-    python examples/token_positions.py [MODEL [TEXT PART]]
+    python examples/token_positions.py [--model NAME] [--text TEXT] [--part TEXT]
 """
 
 from __future__ import annotations
 
-import sys
-
 import mi_ref
 from mi_ref import Model
 from mi_ref.analysis.token_positions import TokenPositions, convert_positions, token_positions
+from mi_ref.cli.script import run
 
 TEXT, PART = "The Eiffel Tower is located in Paris, France.", " Paris"
 
@@ -33,4 +32,4 @@ def main(name: str = "atlas", text: str = TEXT, part: str = PART) -> TokenPositi
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    run(main)

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import runpy
+import sys
+from pathlib import Path
+
 import pytest
 
 from examples import patch_the_subject, rwkv_state
+
+EXAMPLES = Path(patch_the_subject.__file__).parent
+SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "make_readme.py")
 
 
 def test_the_subject_carries_the_capital(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,3 +41,19 @@ def test_one_heads_state_carries_the_capital(capsys: pytest.CaptureFixture[str])
     assert "' Paris' 0.99" in said["as it is"]
     assert "' Paris' 0.000" in said["' France' writes nothing"]
     assert "' Paris' 0.000" in said["' France' removed"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_every_example_is_a_command(
+    script: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    with pytest.raises(SystemExit) as left:
+        runpy.run_path(str(script), run_name="__main__")
+    assert left.value.code == 0
+    out = capsys.readouterr().out
+    usage = next(line for line in out.splitlines() if f"python examples/{script.name}" in line)
+    # The page's own line names every option that there is.
+    assert set(re.findall(r"--\w+", usage)) == set(re.findall(r"^  (--\w+)", out, re.M))
+    assert "--model" in usage
+    assert len(script.read_text(encoding="utf-8").splitlines()) <= 60
