@@ -211,9 +211,9 @@ def test_refusals(tiny: Model, atlas: Model, load: Load, as_users_call: None) ->
         assert said in str(error.value)
     with pytest.raises(ShapeError, match=r"indices=\[0\]: a layer has one mlp only"):
         ablation(tiny, IDS, what="mlp", indices=[0])
-    with pytest.raises(ShapeError, match=r"indices=\[99\]: name some of 0 to"):
+    with pytest.raises(ShapeError, match=r"indices \[99\] of 4"):
         ablation(tiny, IDS, indices=[99])
-    with pytest.raises(ShapeError, match=r"layers=\[5\]: name some of 0 to 1"):
+    with pytest.raises(ShapeError, match=r"layers \[5\] of 2"):
         ablation(tiny, IDS, layers=[5])
     with pytest.raises(ShapeError, match="other=3 is compared with a target"):
         ablation(tiny, IDS, other=3)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import mi_ref
-from mi_ref import Backend, HookError, Model, ShapeError, at
+from mi_ref import Backend, Model, ShapeError, at
 from mi_ref.analysis.probes import linear_probes
 
 Load = Callable[[str, Backend, str], Model]
@@ -90,7 +90,7 @@ def test_refusals(tiny: Model, monkeypatch: pytest.MonkeyPatch) -> None:
         linear_probes(tiny, [[1], [2], [3], [4]], [0, 0, 1, 1], held_out=1.0)
     with pytest.raises(ShapeError, match=r"regularisation=0\.0: it has to be above 0"):
         linear_probes(tiny, [[1], [2], [3], [4]], [0, 0, 1, 1], regularisation=0.0)
-    with pytest.raises(HookError, match=r"layers=\[7\]: name some of 0 to 1"):
+    with pytest.raises(ShapeError, match=r"layers \[7\] of 2"):
         linear_probes(tiny, [[1], [2], [3], [4]], [0, 0, 1, 1], layers=[7])
 
 

@@ -13,7 +13,7 @@ from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.prompt_pair import one_prompt, places
 from mi_ref.errors import ShapeError
 from mi_ref.hooks import Edit
-from mi_ref.interventions import Places, plain_places
+from mi_ref.interventions import Places
 from mi_ref.model import Model
 from mi_ref.selection import Selector
 from mi_ref.sites import LayerSite, Point, at
@@ -55,13 +55,13 @@ def every_part(model: Model, what: What, layers: Places, indices: Places) -> lis
         raise ValueError(f"what={what!r}: it is {', '.join(map(repr, SITES))}.")
     # What heads of a recurrent model read of their state is their output.
     sites = (at.rwkv_wkv,) if what == "head" and model.cfg.recurrent else SITES[what]
-    chosen = _inside("layers", layers, model.cfg.n_layers)
+    chosen = places(layers, model.cfg.n_layers, "layers")
     sizes = {"head": model.cfg.n_heads, "neuron": model.cfg.d_mlp}
     if what not in sizes:
         if indices is not None:
             raise ShapeError(f"indices={indices!r}: a layer has one {what} only.")
         return [Part(what, n, None, _points(sites, n)) for n in chosen]
-    each = _inside("indices", indices, sizes[what])
+    each = places(indices, sizes[what], "indices")
     return [Part(what, n, index, _points(sites, n)) for n in chosen for index in each]
 
 
@@ -179,12 +179,3 @@ def _same_length(model: Model, ids: Sequence[int], refs: Sequence[Sequence[int]]
                 f"resampling puts position for position: the prompt has {len(ids)} tokens, {own},"
                 f" and a reference prompt {len(row)}, {other}. Choose prompts of one length."
             )
-
-
-def _inside(what: str, chosen: Places, size: int) -> list[int]:
-    given = plain_places(chosen, what)
-    try:
-        return list(places(given, size, what))
-    except ShapeError:
-        shown = list(given) if isinstance(given, tuple) else given
-        raise ShapeError(f"{what}={shown}: name some of 0 to {size - 1}.") from None

@@ -9,10 +9,9 @@ from typing import Any
 
 from mi_ref._typing import Array, Float
 from mi_ref.analysis.arguments import layer_site, whole
-from mi_ref.analysis.prompt_pair import one_prompt, places
+from mi_ref.analysis.prompt_pair import one_prompt
 from mi_ref.errors import HookError, ShapeError
 from mi_ref.hooks import capture
-from mi_ref.interventions import Places, plain_places
 from mi_ref.model import Model
 from mi_ref.sites import LayerSite
 
@@ -59,22 +58,6 @@ def check_split(labels: Sequence[Hashable], held_out: float) -> None:
             f" {len(labels) - unseen} and {unseen}: each side needs all {n_labels} labels. Give"
             " more prompts, or choose a share nearer to one half."
         )
-
-
-def probed_layers(layers: Places, n_layers: int) -> list[int]:
-    """Return the layers counted from the front, each once.
-
-    Raises
-    ------
-    HookError
-        If one lies outside, or there is none.
-    """
-    given = plain_places(layers, "layers")
-    try:
-        return list(places(given, n_layers, "layers"))
-    except ShapeError:
-        shown = list(given) if isinstance(given, tuple) else given
-        raise HookError(f"layers={shown}: name some of 0 to {n_layers - 1}.") from None
 
 
 def probed(

@@ -22,7 +22,8 @@ from typing import Any
 from mi_ref._typing import Array
 from mi_ref.analysis import plots
 from mi_ref.analysis.arguments import whole
-from mi_ref.analysis.probe_inputs import check_probes, check_split, probed, probed_layers
+from mi_ref.analysis.probe_inputs import check_probes, check_split, probed
+from mi_ref.analysis.prompt_pair import places
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.interventions import Places
 from mi_ref.model import Model
@@ -188,7 +189,7 @@ def linear_probes(
     labels = labels.tolist() if hasattr(labels, "tolist") else labels
     check_probes(prompts, labels, held_out, regularisation, seed)
     position, seed = whole(position, "position"), whole(seed, "seed")
-    chosen = probed_layers(layers, model.cfg.n_layers)
+    chosen = places(layers, model.cfg.n_layers, "layers")
     check_split(labels, held_out)
     tokens, points = probed(model, prompts, site, chosen, position, prepend_bos)
     split = import_module("sklearn.model_selection").train_test_split
