@@ -10,6 +10,7 @@ from mi_ref.backend import Backend
 from mi_ref.errors import HookError
 from mi_ref.hooks import Edit, Hook
 from mi_ref.interventions import Intervention
+from mi_ref.kept_positions import pos_axis
 from mi_ref.sites import Point
 
 
@@ -45,7 +46,7 @@ class Watched:
     def _at_tokens(self, differs: Array, hook: Hook) -> Array:
         """Return where tokens differ: what flows at pads means nothing."""
         axes, xp = self.point.site.axes, self.backend.xp
-        axis = next((n for n, name in enumerate(axes) if name in ("pos", "query_pos")), None)
+        axis = pos_axis(axes)
         if hook.padding is None or axis is None:
             return differs
         mask = hook.padding.mask(self.backend)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from operator import index
 from typing import SupportsIndex
 
@@ -11,9 +11,9 @@ from mi_ref.hook_points import HookPoint
 from mi_ref.hooks import Positions
 
 
-def pos_axis(entry: HookPoint) -> int:
-    """Return which axis of a point is its positions (the queries', for scores and patterns)."""
-    return next(i for i, axis in enumerate(entry.axes) if axis in ("pos", "query_pos"))
+def pos_axis(axes: Sequence[str]) -> int | None:
+    """Return which axis is positions, the queries' for scores and patterns; None without one."""
+    return next((n for n, axis in enumerate(axes) if axis in ("pos", "query_pos")), None)
 
 
 def kept_positions(pos: Positions, entry: HookPoint, n_pos: int) -> list[int]:

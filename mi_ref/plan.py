@@ -214,7 +214,8 @@ class HookPlan:
     def _cut(self, x: Array, entry: HookPoint, pos: Positions | None) -> Array:
         if pos is None:
             return x
-        axis = pos_axis(entry)
+        axis = pos_axis(entry.axes)
+        assert axis is not None  # Every site has positions.
         chosen = kept_positions(pos, entry, x.shape[axis])
         xp = self._backend.xp
         return xp.take(x, xp.asarray(chosen, device=x.device), axis=axis)

@@ -235,5 +235,10 @@ class Table:
         return Group(Text(self._title, style="bold"), table) if self._title else table
 
 
+def fixed(value: float, digits: int, sign: str = "") -> str:
+    """Return a number with some digits after the point, of which none is minus zero."""
+    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
+
+
 def _cell_html(cell: str | Cell) -> str:
     return cell.html() if isinstance(cell, Cell) else html.escape(cell)

@@ -18,15 +18,10 @@ from mi_ref.interventions import (
     indices,
     shape_of,
 )
+from mi_ref.kept_positions import pos_axis
 from mi_ref.sites import at
 
 MeanOver = Literal["batch", "pos"]
-
-
-def _pos_axis(axes: Sequence[str]) -> int | None:
-    """Return which axis, from the end, `positions` are along."""
-    places = (n - len(axes) for n, axis in enumerate(axes) if axis in ("pos", "query_pos"))
-    return next(places, None)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -59,8 +54,11 @@ class Replace(Intervention):
 
     def _refuse_either_order(self, entry: HookPoint, shape: Sequence[int], n_pos: int) -> None:
         """Refuse as many entries as there are positions, which are named out of order."""
-        axis = _pos_axis(entry.axes)
-        if self.positions is None or axis is None or len(shape) < -axis or shape[axis] != n_pos:
+        axis = pos_axis(entry.axes)
+        if self.positions is None or axis is None:
+            return
+        axis -= len(entry.axes)  # From the end: a value may lack axes in front.
+        if len(shape) < -axis or shape[axis] != n_pos:
             return
         named = indices(self.positions, n_pos)
         if len(named) == n_pos > 1 and list(named) != sorted(named):
@@ -74,9 +72,10 @@ class Replace(Intervention):
         self, axes: Sequence[str], shape: Sequence[int], sizes: Sequence[int], n_pos: int
     ) -> int | None:
         """Return the axis, from the end, that has one entry for each chosen position."""
-        axis = _pos_axis(axes)
+        axis = pos_axis(axes)
         if self.positions is None or axis is None:
             return None
+        axis -= len(axes)
         if len(shape) < -axis or shape[axis] in (1, sizes[axis]):
             return None
         return axis if shape[axis] == len(indices(self.positions, n_pos)) else None
@@ -87,7 +86,7 @@ class Replace(Intervention):
         axes, shape = hook.point.site.axes, shape_of(value)
         n_pos = hook.n_pos
         if n_pos is None or hook.pos is None:
-            n_pos = x.shape[_pos_axis(axes) or 0]
+            n_pos = x.shape[pos_axis(axes) or 0]
         axis = self._own_axis(axes, shape, x.shape, n_pos)
         if axis is None:
             return as_array(value, x, backend)

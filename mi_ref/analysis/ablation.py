@@ -22,7 +22,6 @@ from mi_ref.analysis.ablation_effects import (
     name,
     over_draws,
     read,
-    shown,
 )
 from mi_ref.analysis.ablation_parts import Method, What, every_part, replacements
 from mi_ref.analysis.arguments import whole
@@ -32,7 +31,7 @@ from mi_ref.analysis.sweep import SweepOptions, sweep
 from mi_ref.errors import ShapeError
 from mi_ref.interventions import Places
 from mi_ref.model import Model
-from mi_ref.tables import Table
+from mi_ref.tables import Table, fixed
 from mi_ref.text import Prompt
 
 
@@ -106,10 +105,10 @@ class Ablation(Result):
         ]
         table = Table(heads, f"{self.method} ablation, read at {self.position}")
         for effect in self.top(k):
-            cells = [name(effect.layer, effect.index), shown(effect.kl, 4)]
+            cells = [name(effect.layer, effect.index), fixed(effect.kl, 4)]
             if effect.logit_difference is not None and self.intact is not None:
                 change = effect.logit_difference - self.intact
-                cells += [shown(effect.logit_difference, 3), shown(change, 3, "+")]
+                cells += [fixed(effect.logit_difference, 3), fixed(change, 3, "+")]
             table.add(*cells)
         return table
 

@@ -103,11 +103,6 @@ def name(layer: int, index: int | None) -> str:
     return f"{layer}" if index is None else f"{layer}.{index}"
 
 
-def shown(value: float, digits: int, sign: str = "") -> str:
-    """Return a number with some digits after the point, of which none is minus zero."""
-    return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
-
-
 def draw(
     path: str | os.PathLike[str],
     values: Mapping[tuple[int, int | None], float],

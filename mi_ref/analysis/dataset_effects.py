@@ -9,12 +9,12 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
-from mi_ref.analysis.ablation_effects import Shown, draw, name, shown
+from mi_ref.analysis.ablation_effects import Shown, draw, name
 from mi_ref.analysis.ablation_parts import Method, What
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError
 from mi_ref.model import Model
-from mi_ref.tables import Table
+from mi_ref.tables import Table, fixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,9 +102,9 @@ class DatasetAblation(Result):
         heads += [] if self.targets is None else [">logit change", ">± s.e."]
         table = Table(heads, f"{self.method} ablation over {len(self.tokens)} prompts")
         for effect in self.top(k):
-            cells = [shown(effect.kl.mean, 4), shown(effect.kl.error, 4)]
+            cells = [fixed(effect.kl.mean, 4), fixed(effect.kl.error, 4)]
             if effect.change is not None:
-                cells += [shown(effect.change.mean, 3, "+"), shown(effect.change.error, 3)]
+                cells += [fixed(effect.change.mean, 3, "+"), fixed(effect.change.error, 3)]
             table.add(name(effect.layer, effect.index), *cells)
         return table
 

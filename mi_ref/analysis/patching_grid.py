@@ -14,7 +14,7 @@ from mi_ref.analysis.result import Result, record_of
 from mi_ref.analysis.sweep import SweepCell, SweepOptions, sweep
 from mi_ref.errors import ShapeError
 from mi_ref.model import Model
-from mi_ref.tables import Cell, Table
+from mi_ref.tables import Cell, Table, fixed
 
 Direction: TypeAlias = Literal["denoising", "noising"]
 Shown: TypeAlias = Literal["recovery", "value"]
@@ -73,7 +73,7 @@ class PatchingGrid(Result):
         grid = self.recovery if shown == "recovery" else self.values
         for name, line, shares in zip(self.rows, grid, self.recovery, strict=True):
             cells = (
-                Cell((_three(value), "bold green" if share >= 0.5 else ""))
+                Cell((fixed(value, 3), "bold green" if share >= 0.5 else ""))
                 for value, share in zip(line, shares, strict=True)
             )
             table.add(name, *cells)
@@ -88,7 +88,7 @@ class PatchingGrid(Result):
         places = [(r, c) for r in range(len(self.rows)) for c in range(len(self.columns))]
         places.sort(key=lambda place: -abs(self.recovery[place[0]][place[1]]))
         for r, c in places[:top]:
-            numbers = (_three(self.recovery[r][c]), _three(self.values[r][c]))
+            numbers = (fixed(self.recovery[r][c], 3), fixed(self.values[r][c], 3))
             table.add(self.rows[r], self.columns[c], *numbers)
         return table
 
@@ -138,11 +138,6 @@ class PatchingGrid(Result):
     def _what(self, shown: Shown) -> str:
         label = "KL recovery" if shown == "recovery" else self.metric.label
         return f"{label}, {self.site}, {self.direction}"
-
-
-def _three(value: float) -> str:
-    """Return a number with three places, of which none is minus zero."""
-    return f"{round(value, 3) + 0.0:.3f}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mi_ref.analysis.lens_plot import check_plot, colours
 from mi_ref.provenance import write_whole
+from mi_ref.tables import fixed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -159,9 +160,8 @@ def _write_numbers(axes: Axes, values: Sequence[Sequence[float]], image: Any, di
         for column, value in enumerate(line):
             red, green, blue, _ = image.cmap(image.norm(value))
             dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
-            number = f"{round(value, digits) + 0.0:.{digits}f}"  # never -0.00
             axes.text(
-                column + 0.5, row + 0.5, number, ha="center", va="center",
+                column + 0.5, row + 0.5, fixed(value, digits), ha="center", va="center",
                 fontsize=7.5, color="white" if dark else INK,
             )  # fmt: skip
 

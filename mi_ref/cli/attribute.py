@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.target,
         arguments.other,
         by=arguments.by,
-        positions=-1 if arguments.position is None else options.numbers(arguments.position),
+        positions=options.chosen(arguments.position, -1),
         prepend_bos=arguments.bos,
     )
     output.show(

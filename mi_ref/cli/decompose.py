@@ -66,7 +66,7 @@ def _parts(arguments: argparse.Namespace) -> None:
     found = residual_decomposition(
         model,
         arguments.prompt,
-        positions=-1 if arguments.position is None else options.numbers(arguments.position),
+        positions=options.chosen(arguments.position, -1),
         heads=arguments.heads,
         neurons=arguments.neurons or (),
         prepend_bos=arguments.bos,
@@ -93,7 +93,7 @@ def _stream(arguments: argparse.Namespace) -> None:
         arguments.prompt,
         arguments.target,
         arguments.other,
-        positions=-1 if arguments.position is None else options.numbers(arguments.position),
+        positions=options.chosen(arguments.position, -1),
         prepend_bos=arguments.bos,
     )
     output.show(

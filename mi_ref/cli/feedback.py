@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.word is not None:
         direction = embedding_direction(model, arguments.word)
         n_pos = len(one_prompt(model, arguments.prompt, arguments.bos))
-        chosen = -1 if arguments.position is None else options.numbers(arguments.position)
+        chosen = options.chosen(arguments.position, -1)
         feedback = [
             Feedback(place, direction, arguments.strength)
             for place in places(chosen, n_pos, "positions")
