@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint golden golden-check golden-fuzz atlas atlas-rwkv7 bench clean
+.PHONY: demo test test-kernels lint golden golden-check golden-fuzz atlas atlas-rwkv7 bench clean
 
 demo: .venv/installed
 	$(BIN)/mi-ref lens --model atlas --prompt "The capital of France is" --target " Paris"
@@ -10,6 +10,9 @@ demo: .venv/installed
 # One thread of linear algebra for each of the workers, which would fight for the cores.
 test: .venv/dev
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto
+
+test-kernels: .venv/dev
+	$(BIN)/python tests/kernels.py
 
 lint: .venv/dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -35,6 +35,7 @@ def model(request: pytest.FixtureRequest, load: Load) -> Model:
     return load(request.param, mi_ref.get_backend("numpy"), "float64")
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("method", ["zero", "mean", "resample"])
 def test_each_prompt_is_ablated_as_alone(model: Model, method: Method) -> None:
     """The mean is over the other prompts' tokens; a resampled prompt gets its partner's."""

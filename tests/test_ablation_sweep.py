@@ -59,6 +59,7 @@ def test_rows_of_a_batch_are_single_runs(
     assert numbers(batched) == pytest.approx(numbers(alone), rel=1e-12, abs=1e-13)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("call", [one, many])
 def test_workers_give_the_same_bits(load: Load, call: Call) -> None:
     model = load("llama2", mi_ref.get_backend("numpy"), "float64")
@@ -83,6 +84,7 @@ def killed(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
     monkeypatch.setattr(workers, "evaluate", failing)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("batches", [2, 9])
 @pytest.mark.parametrize("call", [one, many])
 def test_killed_and_resumed_gives_the_same_file(

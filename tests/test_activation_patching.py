@@ -163,6 +163,7 @@ def test_heads_are_the_patches_made_by_hand(
         assert values == pytest.approx(expected, rel=1e-11)
 
 
+@pytest.mark.bits
 def test_the_order_of_positions_does_not_matter(
     load: Callable[[str, Backend, str], Model],
 ) -> None:
@@ -247,6 +248,7 @@ def test_table_summary_record_and_plot(atlas: Model, grid: PatchingGrid, tmp_pat
     assert shown[4].split()[:2] == ["all", "117"]
 
 
+@pytest.mark.bits
 def test_options_reach_the_sweep(atlas: Model, grid: PatchingGrid, tmp_path: Path) -> None:
     path = tmp_path / "cells.jsonl"
     found = activation_patching(atlas, FRANCE, ITALY, rows=5, resume=path)

@@ -161,6 +161,7 @@ def test_standardised_weights_are_the_same_function() -> None:
 sizes = st.floats(0.01, 100.0).flatmap(lambda size: st.sampled_from([size, -size]))
 
 
+@pytest.mark.bits
 @given(st.lists(sizes, min_size=1, max_size=5), st.integers(0, 1000), st.integers(1, 5))
 def test_a_neurons_scale_does_not_matter(w_ih: list[float], seed: int, steps: int) -> None:
     rng, count = np.random.default_rng(seed), len(w_ih)

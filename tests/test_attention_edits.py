@@ -69,6 +69,7 @@ def edge_mask(queries: Any, keys: Any, where: dict[str, Any], shape: Any) -> Any
     return mask
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(("queries", "keys", "where"), WHERE)
 def test_cut_edges_leave_a_softmax_over_the_others(
     queries: Any, keys: Any, where: dict[str, Any], exact: Model
@@ -121,6 +122,7 @@ def test_set_value_gives_no_weight_to_future_tokens(case: str, backend: Backend,
     np.testing.assert_array_equal(after[~rows], before[~rows])
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("edit", [do.scale_pattern(7.0, 2, [1, 4]), do.set_pattern(0.5, 2, 1)])
 def test_an_edit_of_one_query_cannot_change_earlier_tokens(edit: Any, exact: Model) -> None:
     plain_run = exact.run(PROMPT)

@@ -196,6 +196,7 @@ def test_records(cut: AttentionKnockout, grid: KnockoutGrid, tmp_path: Path) -> 
     assert record["str_tokens"][4] == " France"
 
 
+@pytest.mark.bits
 def test_cells_are_rows_of_a_batch_and_kept_in_a_file(
     load: Callable[[str, Backend, str], Model], tmp_path: Path
 ) -> None:

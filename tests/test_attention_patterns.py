@@ -18,6 +18,7 @@ from mi_ref.analysis.attention_patterns import (
     attention_patterns,
     layer_patterns,
 )
+from mi_ref.testing import relative_error
 
 PROMPT = "The capital of France is"
 IDS = [5, 17, 3, 40, 22, 9]
@@ -28,6 +29,7 @@ def found(atlas: Model) -> AttentionPatterns:
     return attention_patterns(atlas, PROMPT)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("case", ["llama2", "gemma2", "gpt2", "mistral-window"])
 def test_every_number_comes_from_the_pattern(
     load: Callable[[str, Backend, str], Model], case: str
@@ -54,6 +56,7 @@ def test_every_number_comes_from_the_pattern(
                 assert [key.weight for key in look.top] == [row[key] for key in best]
 
 
+@pytest.mark.bits
 def test_layer_by_layer_is_one_pass_bit_for_bit(
     backend: Backend, load: Callable[[str, Backend, str], Model]
 ) -> None:
@@ -67,9 +70,11 @@ def test_layer_by_layer_is_one_pass_bit_for_bit(
         assert (host(pattern) == host(run[at.pattern[layer]])).all()
     # With layers left out, what lies between still runs.
     found = attention_patterns(model, IDS, layers=[-1], heads=[1, -1])
-    expected = host(run[at.pattern[-1]])[0]
-    assert found.attention_from(-1, 3, 1) == tuple(expected[1, 3].tolist())
-    assert found.attention_from(-1, 3, -1) == tuple(expected[-1, 3].tolist())
+    alone = host(model.run(IDS, capture=[at.pattern[-1]])[at.pattern[-1]])[0]
+    # One prompt of two is the prompt alone to rounding: a product of more rows may add otherwise.
+    assert relative_error(alone, host(run[at.pattern[-1]])[0]) <= 5e-6
+    for head in (1, -1):
+        assert found.attention_from(-1, 3, head) == tuple(alone[head, 3].tolist())
 
 
 def test_means_over_heads_of_known_patterns(tiny: Model) -> None:

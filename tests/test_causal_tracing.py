@@ -101,6 +101,7 @@ def test_noise_is_normal_and_the_same_everywhere(
     assert np.array_equal(drawn, np.asarray(noise_draws(numpy, 2.0, 5, 40, 1)))
 
 
+@pytest.mark.bits
 def test_seeds(tiny: Model) -> None:
     first, again, other = (
         causal_tracing(tiny, IDS, subject=2, draws=2, seed=seed, layers=0) for seed in (0, 0, 1)

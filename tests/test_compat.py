@@ -30,6 +30,7 @@ def test_recorded_everywhere(repository: Path) -> None:
     assert "as candle-mi runs it" in repr(model)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("name", ["llama3.1-rope", "llama-yarn", "phi3-longrope-long", "phi4-mini"])
 def test_rotary_scaling_is_left_out(name: str, repository: Path) -> None:
     right, other = load(name, repository, None), load(name, repository)

@@ -100,6 +100,7 @@ def test_selectors_are_written_as_names(
     assert not (tmp_path / "edits.safetensors").exists()
 
 
+@pytest.mark.bits
 def test_a_loaded_experiment_gives_the_same_logits(
     backend: Backend, load: Any, tmp_path: Path
 ) -> None:
@@ -119,6 +120,7 @@ def test_a_loaded_experiment_gives_the_same_logits(
     assert not np.array_equal(host(model.run(PROMPT).logits), host(first))
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("case", ["rwkv6", "rwkv7"])
 def test_state_edits_come_back(case: str, load: Any, tmp_path: Path) -> None:
     model: Model = load(case, mi_ref.get_backend("numpy"), "float64")

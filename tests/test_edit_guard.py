@@ -97,6 +97,7 @@ def test_minus_infinity_and_nan_are_values(model: Model) -> None:
             model.run(PROMPT, edits=edits, check_edits=True)
 
 
+@pytest.mark.bits
 def test_watching_changes_no_bit(model: Model) -> None:
     edits: Any = [(at.resid_mid[:], double), (at.z[0], do.zero(heads=[1]))]
     first = model.run(PROMPT, edits=edits, capture=[at.z[1]])

@@ -20,6 +20,7 @@ from mi_ref.weight_names import modules_of
 Load = Callable[..., Model]
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(
     ("case", "prefix", "masks"),
     [

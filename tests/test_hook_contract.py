@@ -66,6 +66,7 @@ def test_points_fired_are_points_listed_in_order(structure: Model) -> None:
         assert run[entry.point].dtype == model.dtype
 
 
+@pytest.mark.bits
 def test_looking_at_everything_changes_no_bit(structure: Model) -> None:
     model = structure
     plain = model.run(PROMPT)
@@ -74,6 +75,7 @@ def test_looking_at_everything_changes_no_bit(structure: Model) -> None:
         assert same(model, model.run(PROMPT, capture=[point]).logits, plain.logits), point
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("form", ["array", "function", "none"])
 def test_own_value_put_back_changes_no_bit(form: str, structure: Model) -> None:
     model = structure
@@ -119,6 +121,7 @@ def test_arrays_given_are_left_as_they_were(structure: Model) -> None:
     assert same(model, resid, before[at.resid_pre[0]])
 
 
+@pytest.mark.bits
 def test_capture_shows_what_flows_on(model: Model) -> None:
     point = at.resid_mid[0]
     plain = model.run(PROMPT, capture=[point, at.resid_post[0]])
@@ -133,6 +136,7 @@ def test_capture_shows_what_flows_on(model: Model) -> None:
     assert same(model, swapped[point], plain[point] * 2.0 + 1.0)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(
     ("edited", "kept"),
     [
@@ -172,6 +176,7 @@ def test_an_edited_pattern_may_look_ahead(backend: Backend, load: Load) -> None:
     assert_close(run[at.z[0]], mean.repeat(150, 1).repeat(2, 2), rel=1e-13, backend=backend)
 
 
+@pytest.mark.bits
 def test_a_run_in_two_halves_is_the_whole(structure: Model) -> None:
     model = structure
     n_layers = model.cfg.n_layers
@@ -194,6 +199,7 @@ def test_a_run_in_two_halves_is_the_whole(structure: Model) -> None:
     assert same(model, second[at.resid_post[-1]], whole[at.resid_post[-1]])
 
 
+@pytest.mark.bits
 def test_project_to_vocab_is_the_end_of_the_pass(structure: Model) -> None:
     model = structure
     run = model.run(PROMPT, capture=[at.resid_post[-1], at.resid_post[0]])
@@ -201,6 +207,7 @@ def test_project_to_vocab_is_the_end_of_the_pass(structure: Model) -> None:
     assert not same(model, model.project_to_vocab(run[at.resid_post[0]]), run.logits)
 
 
+@pytest.mark.bits
 def test_last_and_no_logits(structure: Model) -> None:
     model = structure
     everywhere = model.run(PROMPT, capture=[at.unembed_in])
@@ -227,6 +234,7 @@ def test_rows_of_a_batch_are_runs_of_their_own(case: str, backend: Backend, load
             assert_close(alone[point], desired, rel=1e-13, backend=model.backend)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("pos", [2, -1, [0, 3], [-2, 1, 1], slice(1, 4), slice(None, None, 2)])
 def test_capture_of_some_positions(pos: Any, model: Model) -> None:
     points: list[Point] = [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from by_hand import equal
 
-from mi_ref import Hook, HookError, LayerSite, Model, ShapeError, at, capture, get_backend
+from mi_ref import Hook, HookError, LayerSite, Model, ShapeError, at, capture, do, get_backend
 
 pytestmark = pytest.mark.usefixtures("as_users_call")
 
@@ -133,6 +133,7 @@ def test_positions_that_mean_nothing_are_refused(pos: Any, message: str, tiny: M
         tiny.run(PROMPT, capture=[capture(at.z[0], pos=pos)])
 
 
+@pytest.mark.bits
 def test_numbers_of_numpy_are_numbers(tiny: Model) -> None:
     layer = np.int64(1)
     pos: Any = np.array([3, 1])
@@ -193,14 +194,14 @@ def test_an_edit_is_told_where_it_stands(tiny: Model) -> None:
     ]
 
 
+@pytest.mark.bits
 def test_edits_made_in_a_loop_know_their_own_layer(tiny: Model) -> None:
     # Closures bind late; the hook says which layer it is, so nothing need be bound.
     edits = [(at.resid_post[n], lambda x, hook: x * (2.0 + hook.layer)) for n in range(2)]
     run = tiny.run(PROMPT, edits=edits, capture=[at.resid_post[:], at.resid_mid[1], at.mlp_out[1]])
     plain = tiny.run(PROMPT, capture=[at.resid_post[0]])
     assert equal(run[at.resid_post[0]], plain[at.resid_post[0]] * 2.0)
-    last = (run[at.resid_mid[1]] + run[at.mlp_out[1]]) * np.float32(3.0)
-    assert equal(run[at.resid_post[1]], last)
+    assert equal(run[at.resid_post[1]], (run[at.resid_mid[1]] + run[at.mlp_out[1]]) * np.float32(3))
 
 
 def test_an_edit_may_return_the_same_buffer_each_time(tiny: Model) -> None:
@@ -215,10 +216,10 @@ def test_an_edit_may_return_the_same_buffer_each_time(tiny: Model) -> None:
     assert (run[at.resid_post[1]] == 2.0).all()
 
 
+@pytest.mark.bits
 def test_what_was_captured_is_the_callers_to_change(tiny: Model) -> None:
     plain = tiny.run(PROMPT)
-    again = tiny.run(PROMPT, capture=["*"])
-    for array in again.cache.values():
+    for array in tiny.run(PROMPT, capture=["*"]).cache.values():
         array[...] = 0.0
     assert equal(tiny.run(PROMPT).logits, plain.logits)
     given = np.full((2, 5, 24), 0.5, dtype=np.float32)
@@ -227,6 +228,7 @@ def test_what_was_captured_is_the_callers_to_change(tiny: Model) -> None:
     assert (run[at.resid_pre[1]] == 0.5).all()
 
 
+@pytest.mark.bits
 def test_runs_inside_hooks_of_runs(tiny: Model) -> None:
     other = [[7, 9, 1, 3, 2], [8, 8, 0, 5, 6]]
     alone = tiny.run(other, capture=[at.z[0]], edits={at.z[1]: lambda x, hook: x * 0.0})
@@ -243,6 +245,7 @@ def test_runs_inside_hooks_of_runs(tiny: Model) -> None:
     assert list(outer.cache) == [at.z[0], at.z[1]]
 
 
+@pytest.mark.bits
 def test_a_hook_that_fails_leaves_nothing_behind(tiny: Model) -> None:
     plain = tiny.run(PROMPT).logits
 
@@ -257,6 +260,7 @@ def test_a_hook_that_fails_leaves_nothing_behind(tiny: Model) -> None:
     assert len(run.cache) == 0
 
 
+@pytest.mark.bits
 def test_calls_do_not_see_each_other(tiny: Model) -> None:
     plain = tiny.run(PROMPT).logits
     edited = tiny.run(PROMPT, edits={at.embed: lambda x, hook: x * 2.0})
@@ -267,12 +271,11 @@ def test_calls_do_not_see_each_other(tiny: Model) -> None:
     assert equal(cached.logits, plain)
 
 
+@pytest.mark.bits
 def test_an_edit_by_glob_reaches_what_it_names(tiny: Model) -> None:
     by_glob = tiny.run(PROMPT, edits={"blocks.*.hook_mlp_out": lambda x, hook: x * 0.0})
     by_span = tiny.run(PROMPT, edits={at.mlp_out[:]: lambda x, hook: x * 0.0})
-    by_rule = tiny.run(
-        PROMPT, edits=[(lambda name: name.endswith("hook_mlp_out"), lambda x, hook: x * 0.0)]
-    )
+    by_rule = tiny.run(PROMPT, edits=[(lambda name: name.endswith("hook_mlp_out"), do.scale(0.0))])
     assert equal(by_glob.logits, by_span.logits)
     assert equal(by_rule.logits, by_span.logits)
     assert not equal(by_span.logits, tiny.run(PROMPT).logits)

@@ -101,6 +101,7 @@ def names_at(point: Point, turn: int) -> list[str]:
     return [NAMES[(turn + step) % len(NAMES)] for step in (0, 3)]
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(("case", "point"), SITES, ids=lambda value: str(value))
 def test_it_acts_where_it_says_and_nowhere_else(
     case: str, point: Point, backend: Backend, load: Any
@@ -172,6 +173,7 @@ def test_what_is_projected_out_is_gone(model: Model) -> None:
         model.run(PROMPT, edits=[(at.resid_mid[1], do.project_out(np.zeros(24)))])
 
 
+@pytest.mark.bits
 def test_grouped_heads_are_counted_as_the_site_has_them(model: Model) -> None:
     """The model has 4 heads of queries and 2 of keys: head 3 is no head of its values."""
     model.run(PROMPT, edits=[(at.q[0], do.zero(heads=3))])
@@ -228,6 +230,7 @@ def test_the_last_logits_alone_have_one_position(model: Model) -> None:
         model.run(PROMPT, logits="last", edits=[(at.logits, do.zero(positions=3))])
 
 
+@pytest.mark.bits
 def test_an_edit_of_one_row_leaves_the_others(model: Model) -> None:
     plain, edited = (model.run(PROMPT, edits=e) for e in ((), [(at.z[0], do.zero(rows=[-1]))]))
     a, b = host(model, plain.logits), host(model, edited.logits)

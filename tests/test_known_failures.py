@@ -50,13 +50,13 @@ def test_points_computed_on_demand_fire_however_they_are_named(model: Model) -> 
             assert fired == {str(point)}
 
 
+@pytest.mark.bits
 def test_a_cached_run_takes_no_edit_away(model: Model) -> None:
     """TransformerLens#1638: run_with_cache removed every hook on the points that it touched."""
-    point = at.resid_post[0]
-    edits = [(point, do.scale(2.0))]
+    edits = [(at.resid_post[0], do.scale(2.0))]
     steered = model.run(ROWS[0], edits=edits).logits
     assert not equal(steered, model.run(ROWS[0]).logits)
-    for names in (None, [point], [at.embed]):
+    for names in (None, [at.resid_post[0]], [at.embed]):
         logits, _ = model.run_with_cache(ROWS[0], names, edits=edits)
         assert equal(logits, steered)
         assert equal(model.run_with_hooks(ROWS[0], edits), steered)

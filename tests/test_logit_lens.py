@@ -52,6 +52,7 @@ def test_every_number_equals_brute_force(
             assert cell.kl == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 
+@pytest.mark.bits
 def test_last_layer_is_the_models_output_bit_for_bit(
     backend: Backend, load: Callable[[str, Backend, str], Model]
 ) -> None:
@@ -72,6 +73,7 @@ def test_last_position_alone_is_the_models_own_last(atlas: Model) -> None:
     assert found[-1, -1].top.items == atlas.run(PROMPT, logits="last").top(5).items
 
 
+@pytest.mark.bits
 def test_resid_post_projected_is_what_the_model_projects(tiny: Model) -> None:
     run = tiny.run(IDS, capture=[at.resid_post[-1]])
     assert (tiny.project_to_vocab(run[at.resid_post[-1]]) == run.logits).all()

@@ -73,6 +73,7 @@ def ids(model: Model, prompt: Any, **options: Any) -> Any:
     return model.to_tokens(prompt, **options).tolist()
 
 
+@pytest.mark.bits
 def test_text_becomes_ids(reader: Model) -> None:
     assert ids(reader, "the cat sat") == [[0, 2, 3, 4]]
     assert ids(reader, "the cat sat", prepend_bos=False) == [[2, 3, 4]]

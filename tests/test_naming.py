@@ -204,6 +204,7 @@ def test_cache_keys(tiny: Model) -> None:
     assert repr(cache) == "<Cache of 5 activations; print() lists them>"
 
 
+@pytest.mark.bits
 def test_run_with_cache_as_in_transformer_lens(tiny: Model) -> None:
     logits, cache = tiny.run_with_cache(PROMPT)
     assert equal(logits, tiny.run(PROMPT).logits)
@@ -224,6 +225,7 @@ def test_run_with_cache_as_in_transformer_lens(tiny: Model) -> None:
     assert at.z[0] in cache
 
 
+@pytest.mark.bits
 def test_run_with_hooks_as_in_transformer_lens(tiny: Model) -> None:
     def zero(value: Any, hook: Hook) -> Any:
         value[:, :, 1, :] = 0.0

@@ -44,6 +44,7 @@ def test_memory_is_not_used_again_while_a_view_is_alive() -> None:
     assert place(empty(SHAPE, np.float32)) == where
 
 
+@pytest.mark.bits
 def test_what_a_run_captured_survives_every_later_run() -> None:
     model = mi_ref.from_pretrained("atlas")
     prompt = np.arange(100, 220)[None, :]

@@ -24,6 +24,7 @@ def test_a_mean_leaves_pads_out(side: str) -> None:
         assert abs(run.logits[number, own] - alone[0]).max() < 1e-11
 
 
+@pytest.mark.bits
 def test_a_bypass_keeps_to_its_rows() -> None:
     model = mi_ref.from_pretrained("atlas-rwkv7")
     prompts = [[1, 20, 30, 40, 50], [1, 50, 40, 30, 20]]

@@ -110,6 +110,7 @@ def test_rows_are_what_they_are_alone_everywhere(case: str, backend: Backend, lo
     check_rows(load(case, backend, "float64"), [tokens[:-1], tokens, tokens[:-3]], "float64")
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("side", SIDES)
 def test_every_way_to_pad_and_any_pad_give_the_same_bits(
     side: Any, golden: GoldenCase, load: Load
@@ -186,6 +187,7 @@ def test_the_end_of_each_row(case: str, side: Any, backend: Backend, load: Load)
             run.top(pos=pos, batch=2)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("side", SIDES)
 def test_an_edit_of_one_row_leaves_the_others(side: Any, golden: GoldenCase, load: Load) -> None:
     model = load(golden.name, get_backend("numpy"), "float32")
@@ -207,6 +209,7 @@ def test_an_edit_of_one_row_leaves_the_others(side: Any, golden: GoldenCase, loa
             assert kept == (row != 1), (site, row)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("side", SIDES)
 def test_a_run_from_the_middle_goes_on_with_its_mask(
     side: Any, golden: GoldenCase, load: Load
@@ -231,6 +234,7 @@ def test_a_run_from_the_middle_goes_on_with_its_mask(
     assert np.array_equal(second[mixed], whole[mixed])
 
 
+@pytest.mark.bits
 def test_a_mask_without_pads_and_rows_of_one_length_need_no_padding(tiny: Model) -> None:
     rows = [[1, 2, 3], [4, 5, 6]]
     plain = tiny.run(rows)
@@ -241,6 +245,7 @@ def test_a_mask_without_pads_and_rows_of_one_length_need_no_padding(tiny: Model)
     assert np.array_equal(plain.attention_mask, np.ones((2, 3), dtype=bool))
 
 
+@pytest.mark.bits
 def test_a_mask_that_agrees_with_the_prompts(tiny: Model) -> None:
     rows = [[1, 2, 3], [4]]
     agreed = tiny.run(rows, attention_mask=[[1, 1, 1], [1, 0, 0]])

@@ -75,6 +75,7 @@ def test_positions_are_where_outputs_are_taken_from_the_other_prompt(load: Load)
     np.testing.assert_allclose(after.values, every.values, rtol=1e-12)
 
 
+@pytest.mark.bits
 def test_batches_threads_and_single_runs_agree(load: Load) -> None:
     model = exact(load, "gemma2")
     options: Any = {
@@ -109,6 +110,7 @@ def test_on_every_array_library(backend: Backend, load: Load) -> None:
     )
 
 
+@pytest.mark.bits
 def test_a_file_holds_what_was_measured(atlas: Model, tmp_path: Path) -> None:
     path = tmp_path / "cells.jsonl"
     options: Any = {"receivers": Receiver(at.v[3], heads=3), "rows": 8, "resume": path}

@@ -71,6 +71,7 @@ def test_directions_separate_the_activations_themselves(load: Load) -> None:
         assert own.min() > others.max()
 
 
+@pytest.mark.bits
 def test_the_same_seed_gives_the_same(atlas: Model) -> None:
     pytest.importorskip("sklearn")
     first, again, other = (

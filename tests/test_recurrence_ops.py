@@ -163,6 +163,7 @@ def test_any_decay(kind: str, removes: bool, backend: Backend) -> None:
     assert relative_error(found[:, first], desired[0][:, first]) <= EXACT
 
 
+@pytest.mark.bits
 def test_of_what_decayed_to_zero_no_bit_is_left(backend: Backend) -> None:
     """Huge numbers before a decay of zero, in the same chunk, are multiplied with zero only."""
     terms = draw(24, False)
@@ -176,6 +177,7 @@ def test_of_what_decayed_to_zero_no_bit_is_left(backend: Backend) -> None:
     assert not np.array_equal(read[:, 5], same_read[:, 5])
 
 
+@pytest.mark.bits
 @with_and_without_removal
 def test_no_position_sees_a_later_one(removes: bool, backend: Backend) -> None:
     terms = draw(40, removes)

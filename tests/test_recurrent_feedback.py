@@ -46,6 +46,7 @@ def loops_of(model: Model) -> list[tuple[int, int]]:
     return [(0, 1), (1, 2), (n - 1, n), (0, n)]
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("mode", MODES)
 def test_depth_one_is_the_plain_model_bit_for_bit(model: Model, mode: Mode) -> None:
     plain = logits_of(model.run(IDS))
@@ -57,6 +58,7 @@ def test_depth_one_is_the_plain_model_bit_for_bit(model: Model, mode: Mode) -> N
         assert found.passes[0].change == 0.0
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("mode", MODES)
 def test_depth_two_without_feedback_is_the_loop_applied_twice(model: Model, mode: Mode) -> None:
     for start, stop in loops_of(model):
@@ -91,6 +93,7 @@ def test_recurrent_mode_feeds_what_the_loop_put_out(model: Model) -> None:
     assert [size for _, size in found.feedback] == pytest.approx(lengths)
 
 
+@pytest.mark.bits
 def test_restart_mode_loses_every_pass_but_the_last(model: Model) -> None:
     """candle-mi's recurrence starts anew from the saved stream: depth beyond two does nothing."""
     feedback = [Feedback(2, vector(model), 0.5)]

@@ -117,6 +117,7 @@ def test_turned_pairs_are_counted_by_where_the_position_stands(atlas: Model) -> 
     assert {each.place for each in found.turned} == {"before", "subject", "last"}
 
 
+@pytest.mark.bits
 def test_each_pair_goes_on_from_a_file_of_its_own(atlas: Model, tmp_path: Path) -> None:
     folder = tmp_path / "new" / "pairs"
     whole = block_patching_pairs(atlas, [UNEQUAL, *PAIRS[:2]], skip=True, resume=folder)

@@ -69,6 +69,7 @@ def test_effective_attention_times_values_is_wkv(change: str, side: Any, exact: 
             assert np.tril(among, -1).any() == (change != "every write")
 
 
+@pytest.mark.bits
 def test_a_scaled_write_scales_its_column_and_no_other(exact: Model) -> None:
     n = exact.cfg.n_layers - 1
     host, point = exact.backend.to_host, at.rwkv_effective_attn[n]
@@ -140,6 +141,7 @@ def test_effective_attention_cannot_be_edited(exact: Model) -> None:
                 exact.run(PROMPT, edits={selector: edit})
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("pos", [6, 15])
 def test_an_edited_state_is_where_the_rest_goes_on_from(pos: int, exact: Model) -> None:
     host, back, n = exact.backend.to_host, exact.backend.from_host, exact.cfg.n_layers - 2

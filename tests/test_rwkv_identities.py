@@ -108,6 +108,7 @@ def test_all_that_runs_through_the_recurrence_edited_at_once(exact: Model) -> No
     assert relative_error(run[at.rwkv_wkv[n]], plain[at.rwkv_wkv[n]]) > 0.1
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("side", SIDES)
 def test_looking_and_putting_back_change_no_bit(side: Any, single: Model) -> None:
     """In a padded batch that goes on from a state."""
@@ -134,6 +135,7 @@ def test_looking_and_putting_back_change_no_bit(side: Any, single: Model) -> Non
                 unchanged(f"put back {point!r}", single.run(ROWS, edits={point: edit}, **options))
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("side", SIDES)
 def test_edits_at_pads_change_no_token(side: Any, single: Model) -> None:
     options: Any = {"state": handed(single, 3), "padding_side": side}
@@ -153,6 +155,7 @@ def test_edits_at_pads_change_no_token(side: Any, single: Model) -> None:
         same_state(run, plain, repr(point))
 
 
+@pytest.mark.bits
 def test_an_edit_of_one_head_and_row_spares_every_bit_of_the_others(single: Model) -> None:
     """Where nothing was changed, what is read is the recurrence's own."""
     n = single.cfg.n_layers - 1
@@ -172,6 +175,7 @@ def test_an_edit_of_one_head_and_row_spares_every_bit_of_the_others(single: Mode
         assert not changed.any(), site
 
 
+@pytest.mark.bits
 def test_what_a_knockout_leaves_is_not_lost_in_rounding(single: Model) -> None:
     """A write ten thousand times the others, taken away: not as a difference of large numbers."""
     n = single.cfg.n_layers - 1
@@ -213,6 +217,7 @@ def test_an_edit_of_the_state_is_told_its_position(exact: Model) -> None:
     ]
 
 
+@pytest.mark.bits
 def test_capture_of_some_positions(exact: Model) -> None:
     sites = (at.rwkv_state, at.rwkv_write, at.rwkv_wkv, at.rwkv_effective_attn, at.rwkv_shift)
     edits = [(at.rwkv_state[0], lambda x, hook: x * 1.25)]

@@ -98,6 +98,7 @@ def test_heads(model: Model) -> None:
     check(model, state_steering([7], scale=2.5, heads=[-1], layers=1), {1: {7: last}})
 
 
+@pytest.mark.bits
 def test_scale_0_is_knockout_and_scale_1_is_nothing(model: Model) -> None:
     plain, out = logits(model), logits(model, edits=state_knockout([3]))
     assert np.array_equal(logits(model, edits=state_steering([3], scale=0.0)), out)
@@ -106,6 +107,7 @@ def test_scale_0_is_knockout_and_scale_1_is_nothing(model: Model) -> None:
     assert relative_error(out[:, 4:], plain[:, 4:]) > 1e-6
 
 
+@pytest.mark.bits
 def test_knockout_wins_over_steering_at_its_own_position_alone(model: Model) -> None:
     """Elsewhere in the layer steering acts as asked, whichever is given first."""
     knockout = state_knockout([3, 9], layers=0)
@@ -118,6 +120,7 @@ def test_knockout_wins_over_steering_at_its_own_position_alone(model: Model) -> 
     assert np.array_equal(runs[0][at.logits], runs[1][at.logits])
 
 
+@pytest.mark.bits
 def test_what_a_knockout_leaves(model: Model) -> None:
     """Token shift still tells the next token of it; RWKV-6 still reads its own bonus there."""
     run = Pass(model, PROMPT, edits=state_knockout([3]))
@@ -191,6 +194,7 @@ def test_each_switch_does_its_own_part(switch: str, exact: Model) -> None:
         assert relative_error(run[point], wanted) <= BOUND, point
 
 
+@pytest.mark.bits
 def test_switches_off_leave_the_rest(model: Model) -> None:
     """Two ways to say the same edits give the same bits."""
     whole = token_removal(model, [5])
@@ -206,6 +210,7 @@ def test_switches_off_leave_the_rest(model: Model) -> None:
         assert np.array_equal(together, logits(model, edits=whole))
 
 
+@pytest.mark.bits
 def test_negative_positions_count_from_the_end(model: Model) -> None:
     makes: list[Callable[[int], Any]] = [
         lambda pos: state_knockout([pos]),

@@ -135,10 +135,12 @@ def stacked(tensors: dict[str, Any]) -> dict[str, Any]:
     return old
 
 
+@pytest.mark.bits
 def test_the_older_layout_of_rwkv7(load: Load, altered: Altered) -> None:
     same_logits(altered("rwkv7", stacked), "rwkv7", load)
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize(
     ("case", "prefix"), [("rwkv6", "rwkv."), ("rwkv6-fla", "model."), ("rwkv7", "model.")]
 )

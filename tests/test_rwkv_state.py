@@ -157,6 +157,7 @@ def test_steered_writes_are_runs_with_that_write_scaled(exact: Model) -> None:
     assert [row[0] for row in one.cells] == [row[0] for row in knocked.cells]
 
 
+@pytest.mark.bits
 def test_sweeps_of_the_state_go_on_where_they_were(exact: Model, tmp_path: Path) -> None:
     path = tmp_path / "cells.jsonl"
     whole = state_knockout_sweep(exact, TOKENS, target=6, rows=5, resume=path)

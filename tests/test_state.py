@@ -59,6 +59,7 @@ def compare(run: Run, whole: Run, cut: int) -> None:
     close_states(state_of(run), state_of(whole))
 
 
+@pytest.mark.bits
 def test_a_text_cut_anywhere_is_the_whole(exact: Model) -> None:
     points = everything(exact)
     whole = exact.run(PROMPT, capture=points)
@@ -144,6 +145,7 @@ def test_one_prompt_for_many_continuations(plain: Model) -> None:
         assert relative_error(found, np.asarray(alone)[0, 9:]) <= BOUND
 
 
+@pytest.mark.bits
 def test_an_empty_state_is_none_at_all(exact: Model) -> None:
     host = exact.backend.to_host
     for prompt in (PROMPT, [LONG[:1]]):
@@ -167,6 +169,7 @@ def test_edits_act_on_the_rest_alone(plain: Model) -> None:
     assert relative_error(np.asarray(found.logits), untouched) > 1e-3
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("begins", ["at nothing", "from a state"])
 def test_a_run_in_two_halves_of_layers_is_the_whole(begins: str, exact: Model) -> None:
     state = None if begins == "at nothing" else handed(exact, 2)
@@ -188,6 +191,7 @@ def test_a_run_in_two_halves_of_layers_is_the_whole(begins: str, exact: Model) -
         close_states(joined, state_of(whole))
 
 
+@pytest.mark.bits
 def test_later_layers_of_rwkv7_need_the_first_ones_values(exact: Model) -> None:
     mixes = any(getattr(layer.attn, "d_value", None) for layer in exact.cfg.layers)
     edits: Any = {at.rwkv_v[0]: lambda x, hook: x * 1.5}

@@ -143,6 +143,7 @@ def test_patches(state: State) -> None:
     assert np.array_equal(arrays(everything)[0, "wkv"], other[0, "wkv"])
 
 
+@pytest.mark.bits
 def test_a_whole_patch_makes_the_rest_what_it_is_after_the_other_text(state: State) -> None:
     source = other_state(state.model)
     found = state.model.run(TAILS, state=state.patched(source)).logits
@@ -188,6 +189,7 @@ def test_norms_and_how_it_prints(state: State) -> None:
     assert f"{norms[0][0][0]:.3f}" in state._repr_html_()
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", ["rwkv6", "rwkv7"])
 def test_files_keep_every_bit(
@@ -245,6 +247,7 @@ def test_files_that_are_no_state_of_this_model(
             State.load(file, model)
 
 
+@pytest.mark.bits
 @pytest.mark.usefixtures("as_users_call")
 def test_a_state_from_which_this_call_cannot_go_on(
     model: Model, state: State, repository: Path

@@ -137,6 +137,7 @@ def test_long_prompts_share_a_batch_with_fewer(n_pos: int, expected: int) -> Non
     assert [len(chunk) for chunk in chunks(cells, 7)] == [7] * 5 + [5]
 
 
+@pytest.mark.bits
 def test_executors_give_the_same_bits(load: Callable[[str, Backend, str], Model]) -> None:
     model = load("llama2", mi_ref.get_backend("numpy"), "float64")
     cells = mixed_cells(model)
@@ -162,6 +163,7 @@ def test_a_local_dask_cluster_gives_the_same_bits(
     assert found == sweep(model, IDS, cells, metric, rows=3)
 
 
+@pytest.mark.bits
 def test_workers_load_the_same_model_once(load: Callable[[str, Backend, str], Model]) -> None:
     model = load("gemma2", mi_ref.get_backend("numpy"), "float64")
     spec = spec_of(model)

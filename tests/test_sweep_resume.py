@@ -52,6 +52,7 @@ def killed_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> list[int]:
     return seen
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("threads", [0, 2])
 def test_killed_and_resumed_gives_the_same_file(
     tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
@@ -72,6 +73,7 @@ def test_killed_and_resumed_gives_the_same_file(
     assert path.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
+@pytest.mark.bits
 def test_wherever_the_file_was_cut(tiny: Model, tmp_path: Path) -> None:
     """A line half written, in the middle of a batch, in the header: all of it is computed anew."""
     cells, metrics, path = cells_of(tiny)[:6], metrics_of(tiny), tmp_path / "cells.jsonl"
@@ -84,6 +86,7 @@ def test_wherever_the_file_was_cut(tiny: Model, tmp_path: Path) -> None:
         assert path.read_bytes() == text
 
 
+@pytest.mark.bits
 def test_a_finished_sweep_runs_nothing(
     tiny: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -197,6 +197,7 @@ def logits(model: Model) -> Any:
     return model.run([1, 2, 3]).logits
 
 
+@pytest.mark.bits
 def test_shards_give_the_same_model(copy: Any, repository: Path) -> None:
     whole = mi_ref.from_pretrained(repository / "golden" / "llama2")
     assert np.array_equal(logits(mi_ref.from_pretrained(copy("llama2", shards=3))), logits(whole))
@@ -229,6 +230,7 @@ def test_a_bias_that_the_config_does_not_announce(copy: Any) -> None:
         mi_ref.from_pretrained(copy("llama2", add))
 
 
+@pytest.mark.bits
 def test_old_rotary_frequencies_are_ignored(copy: Any, repository: Path) -> None:
     def add(tensors: dict[str, Any]) -> None:
         for layer in range(2):
@@ -239,6 +241,7 @@ def test_old_rotary_frequencies_are_ignored(copy: Any, repository: Path) -> None
     assert np.array_equal(logits(mi_ref.from_pretrained(copy("llama2", add))), logits(whole))
 
 
+@pytest.mark.bits
 def test_a_tied_model_with_its_own_unembedding_uses_that(copy: Any) -> None:
     def add(tensors: dict[str, Any]) -> None:
         tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] * 2

@@ -187,6 +187,7 @@ STRUCTURES = ("llama-biases", "gemma2", "gpt-neox-parallel", "mixtral", "phi-qk-
               "rwkv7")  # fmt: skip
 
 
+@pytest.mark.bits
 @pytest.mark.parametrize("edit", [do.add(0.0), do.scale(1.0)], ids=str)
 @pytest.mark.parametrize("case", STRUCTURES)
 def test_adding_nothing_and_scaling_by_one_change_no_bit(
