@@ -58,7 +58,7 @@ def _attending(cfg: DecoderConfig) -> dict[str, Any]:
 
 
 def _recurrent(cfg: DecoderConfig) -> dict[str, Any]:
-    return {"recurrence": [_kind(layer.attn, "") for layer in cfg.layers]}
+    return {"recurrence": [_kind(layer.mixer, "") for layer in cfg.layers]}
 
 
 def _rotary(rotary: Rotary | None) -> dict[str, Any] | None:

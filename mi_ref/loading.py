@@ -17,7 +17,7 @@ from mi_ref.hf_config import HfConfig
 from mi_ref.hook_points import decoder_hook_points
 from mi_ref.model import Model
 from mi_ref.provenance import Source
-from mi_ref.take_params import take_params
+from mi_ref.take_params import read_params
 from mi_ref.tensor_check import check_tensors
 from mi_ref.tokenizer import Tokenizer
 from mi_ref.weights import Weights
@@ -92,13 +92,14 @@ def from_pretrained(
     )
     cfg = family.read_config(read)
     cfg = with_compat(cfg, compat)
-    cfg = replace(cfg, unread_config=read.done(allow_unread=allow_unread_config))
+    allowed = read.done(allow_unread=allow_unread_config)
+    cfg = replace(cfg, reading=replace(cfg.reading, unread_config=allowed))
     check_tensors(cfg, family.weight_names, weights.info, source=checkpoint.name)
 
-    def take(name: str) -> Any:
+    def load(name: str) -> Any:
         return chosen.from_host(weights.load(name, dtype))
 
-    params = take_params(cfg, family.weight_names, take, weights.info, chosen.xp)
+    params = read_params(cfg, family.weight_names, load, weights.info, chosen.xp)
     if params.embed.dtype != target:
         raise ConfigError(f"backend {chosen.name!r} gave {params.embed.dtype} for {target}.")
     return Model(

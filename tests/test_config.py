@@ -61,7 +61,7 @@ def test_null_is_absence() -> None:
         ({"quantization_config": {"bits": 4}}, r"does not read quantization_config=\{'bits': 4\}"),
         ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
         ({"embedding_multiplier": 12}, "embedding_multiplier=12.*allow_unread_config"),
-        ({"is_causal": False}, "is_causal is False: this forward pass lets no query see a later"),
+        ({"is_causal": False}, "is_causal is False: attention is causal here"),
         ({"rope_interleaved": True}, "rope_interleaved is True: HuggingFace's LLaMA rotates"),
         ({"hidden_size": "24"}, "hidden_size is '24'; llama needs a whole number above 0"),
         ({"hidden_size": 24.0}, r"hidden_size is 24\.0; llama needs a whole number above 0"),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 from family_configs import parse
 
 from mi_ref import ConfigError
-from mi_ref.config import Experts, GatedMLP, PlainMLP
+from mi_ref.config import DecoderConfig, Experts, GatedMLP, PlainMLP, RMSNorm
 from mi_ref.families import FAMILIES
 from mi_ref.rope import DefaultRope, Rotary
 
@@ -78,6 +79,82 @@ def test_biases_and_caps_by_default(family: str) -> None:
     plain = family in ("phi", "starcoder2", "gpt2", "gpt_neox")
     if not isinstance(mlp, Experts):
         assert isinstance(mlp, PlainMLP if plain else GatedMLP)
+
+
+# What each family has by default that LLaMA has not, or has differently: the builder that families
+# share leaves out what few of them have, so a family that lost a part shows here.
+DIFFERS: dict[str, set[str]] = {
+    "llama": set(),
+    "mistral": {"mask"},
+    "qwen2": {"bias_qkv"},
+    "qwen3": {"QKNorm"},
+    "phi3": set(),
+    "phi": {"order", "ln2", "norm", "mlp", "bias_qkv", "bias_out", "bias_unembed"},
+    "gemma": {"norm", "embed_scale", "tied"},
+    "gemma2": {
+        "norm",
+        "embed_scale",
+        "tied",
+        "ln1_post",
+        "ln2_post",
+        "mask",
+        "ScoreCap",
+        "softcap",
+    },
+    "gemma3_text": {"norm", "embed_scale", "tied", "ln1_post", "ln2_post", "mask", "QKNorm"},
+    "starcoder2": {"norm", "mlp", "bias_qkv", "bias_out", "tied"},
+    "gpt2": {"norm", "mlp", "bias_qkv", "bias_out", "tied", "rotary", "learned_positions"},
+    "gpt_neox": {"order", "norm", "mlp", "bias_qkv", "bias_out"},
+    "olmo2": {"ln1", "ln2", "ln1_post", "ln2_post", "QKNorm"},
+    "mixtral": {"mlp"},
+    "qwen3_moe": {"mlp", "QKNorm"},
+}
+
+
+def structure(cfg: DecoderConfig) -> dict[str, Any]:
+    """Return what a decoder is made of, without sizes."""
+    layers = cfg.blocks
+    parts: dict[str, Any] = {
+        "norm": (
+            type(cfg.ln_final),
+            isinstance(cfg.ln_final, RMSNorm) and cfg.ln_final.unit_offset,
+        ),
+        "embed_scale": cfg.embed_scale is not None,
+        "softcap": cfg.softcap is not None,
+        "order": {layer.order for layer in layers},
+        "mlp": {type(layer.mlp) for layer in layers},
+        "mask": {type(layer.attn.mask) for layer in layers},
+        "rotary": {layer.attn.rotary is None for layer in layers},
+        "bias_qkv": {layer.attn.bias_qkv for layer in layers},
+        "bias_out": {layer.attn.bias_out for layer in layers},
+    }
+    for name in ("learned_positions", "ln_embed", "bias_unembed", "tied", "reading"):
+        parts[name] = getattr(cfg, name)
+    for slot in ("ln1", "ln1_post", "ln2", "ln2_post"):
+        norms = {getattr(layer, slot) for layer in layers}
+        assert norms <= {None, cfg.ln_final}
+        parts[slot] = norms == {None}
+    for extra in {type(extra).__name__ for layer in layers for extra in layer.attn.extras}:
+        parts[extra] = True
+    return parts
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if not parse(f).recurrent])
+def test_how_a_family_differs_from_llama(family: str) -> None:
+    plain, own = structure(parse("llama")), structure(parse(family))
+    differs = {part for part in plain.keys() | own.keys() if plain.get(part) != own.get(part)}
+    assert differs == DIFFERS[family]
+
+
+def test_every_field_of_the_structure_is_compared() -> None:
+    """A new field has to be added to `structure`, so that the table above covers it."""
+    cfg = parse("llama")
+    sizes = {"model_type", "d_model", "d_vocab", "n_ctx", "layers", "attn"}
+    sizes |= {"n_heads", "n_key_value_heads", "d_head", "scale", "extras", "ln_final"}
+    found = {
+        field.name for part in (cfg, cfg.blocks[0], cfg.blocks[0].attn) for field in fields(part)
+    }
+    assert found - sizes == set(structure(cfg)) - {"norm"}
 
 
 @pytest.mark.parametrize(
@@ -179,13 +256,13 @@ def test_experts_by_default() -> None:
     ("family", "keys", "message"),
     [
         ("gemma2", {"num_hidden_layers": 3, "layer_types": ["full_attention"] * 2},
-         "layer_types lists 2 layers; num_hidden_layers is 3"),
+         "layer_types lists 2 layers, but num_hidden_layers is 3"),
         ("gemma2", {"num_hidden_layers": 1, "layer_types": ["chunked_attention"]},
          r"layer_types is \['chunked_attention'\]; gemma2 needs a list of values among"),
         ("gemma2", {"sliding_window": None},
-         "layer_types has sliding_attention, and sliding_window, its width, is off"),
+         "layer_types has sliding_attention, but sliding_window, its width, is off"),
         ("qwen2", {"num_hidden_layers": 2, "layer_types": ["sliding_attention"] * 2},
-         "layer_types has sliding_attention, and sliding_window, its width, is off"),
+         "layer_types has sliding_attention, but sliding_window, its width, is off"),
         ("mistral", {"sliding_window": 0}, "sliding_window is 0; mistral needs a whole number"),
         ("phi3", {"sliding_window": 0}, "sliding_window is 0; phi3 needs a whole number"),
         ("phi3", {"rope_scaling": {"type": "yarn", "factor": 2.0}},
@@ -197,7 +274,7 @@ def test_experts_by_default() -> None:
         ("gemma2", {"hidden_activation": "mish"}, "hidden_activation is 'mish'; gemma2 needs one"),
         ("gemma", {"hidden_activation": "silu"}, "HuggingFace reads hidden_act instead"),
         ("gemma2", {"hidden_act": "silu"}, "HuggingFace reads hidden_activation instead"),
-        ("gemma3_text", {"use_bidirectional_attention": True}, "no query sees a later key here"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "attention is causal here"),
         ("mixtral", {"num_experts_per_tok": 9},
          "num_experts_per_tok 9 exceeds num_local_experts 8"),
         ("qwen3_moe", {"num_experts": 7}, "num_experts_per_tok 8 exceeds num_experts 7"),
