@@ -133,7 +133,7 @@ def test_an_allowed_key_is_recorded(checkpoint: Path) -> None:
 
 def test_a_config_that_is_no_object(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text("[1]")
-    with pytest.raises(ConfigError, match=r"holds a list; a config is a JSON object"):
+    with pytest.raises(ConfigError, match=r"expected a JSON object, got a list"):
         mi_ref.from_pretrained(checkpoint)
     (checkpoint / "config.json").write_text("<html>")
     with pytest.raises(ConfigError, match=r"config\.json is not JSON: .*Fetch the file again"):
