@@ -89,8 +89,9 @@ def test_all_faults_of_a_checkpoint_at_once(folder: Path) -> None:
     )  # fmt: skip
     text = " ".join(str(found).split())
     for words in (
-        "hidden_act is 'softplus'; llama needs one of 'silu'",
-        "rms_norm_eps is -1.0; llama needs a number above 0",
+        "hidden_act: expected one of 'silu', 'swish',",
+        "'sqrelu', got 'softplus'",
+        "rms_norm_eps: expected a number above 0, got -1.0",
         "llama does not read sliding_window=4096, attn_logit_softcapping=50.0",
         "model.layers.0.mlp.down_proj.weight is (3, 4); config.json asks for (24, 20)",
         "model.norm.weight is missing",
