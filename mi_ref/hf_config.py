@@ -1,7 +1,6 @@
 """A fence around HuggingFace's ``config.json``: every key is read, inert, or refused.
 
-An unread key may stand for a computation that would be missing. :meth:`HfConfig.done` reports all
-faults at once.
+An unread key could mean a missing computation. :meth:`HfConfig.done` reports all faults at once.
 """
 
 from __future__ import annotations

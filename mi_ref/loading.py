@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mi_ref.backend import Backend, get_backend
 from mi_ref.compat import with_compat
-from mi_ref.errors import BackendError
+from mi_ref.errors import ArgumentError, BackendError
 from mi_ref.hf_config import HfConfig
 from mi_ref.hook_points import decoder_hook_points
 from mi_ref.model import Model
@@ -68,10 +68,15 @@ def from_pretrained(
     HubError, ConfigError, WeightError, BackendError
         If the checkpoint cannot be found, or cannot be run exactly as its files say.
     ArgumentError
-        If `compat` is not one of the values above.
+        If `compat` is not one of the values above, or `allow_unread_config` is a string.
     """
     from mi_ref.hub import find_checkpoint
 
+    if isinstance(allow_unread_config, str):
+        raise ArgumentError(
+            f"allow_unread_config={allow_unread_config!r}: expected a collection of keys, got a"
+            f" string. Pass ({allow_unread_config!r},)."
+        )
     chosen = get_backend(backend, device)
     target = chosen.dtype(dtype)
     checkpoint = find_checkpoint(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from family_configs import parse as parse_family
 
 import mi_ref
-from mi_ref import ConfigError
+from mi_ref import ArgumentError, ConfigError
+from mi_ref.compat import with_compat
 from mi_ref.config import DecoderConfig, GatedMLP
 from mi_ref.families import FAMILIES
 from mi_ref.hf_config import HfConfig
@@ -44,6 +47,17 @@ def test_absent_keys_are_huggingface_defaults() -> None:
     assert attn.scale == pytest.approx(0.08838834764831845, rel=1e-15)
     assert (attn.bias_qkv, attn.bias_out) == (False, False)
     assert cfg.blocks[0].mlp == GatedMLP(d_mlp=11008, act_fn="silu", bias=False)
+
+
+def test_layers_of_both_kinds_are_neither_recurrent_nor_lost() -> None:
+    attending, recurrent = parse(SMALL), parse_family("rwkv7", num_hidden_layers=1)
+    mixed = replace(attending, layers=(*recurrent.layers, *attending.layers))
+    assert (recurrent.recurrent, attending.recurrent, mixed.recurrent) == (True, False, False)
+    assert mixed.blocks == attending.layers
+    deviating = with_compat(mixed, "candle-mi")
+    assert deviating.layers[0] == mixed.layers[0]
+    assert deviating.compat == "candle-mi"
+    assert (mixed.n_heads, mixed.layers[-1].mixer.n_heads) == (recurrent.n_heads, 4)
 
 
 def test_null_is_absence() -> None:
@@ -125,6 +139,9 @@ def test_an_allowed_key_is_recorded(checkpoint: Path) -> None:
     change(checkpoint, colour="blue", shade=3)
     with pytest.raises(ConfigError, match=r"colour='blue', shade=3.*=\('colour', 'shade'\)"):
         mi_ref.from_pretrained(checkpoint)
+    # A string would allow every key that is part of it.
+    with pytest.raises(ArgumentError, match=r"expected a collection.*Pass \('colour',\)"):
+        mi_ref.from_pretrained(checkpoint, allow_unread_config="colour")
     with pytest.raises(ConfigError, match="does not read shade=3"):
         mi_ref.from_pretrained(checkpoint, allow_unread_config=["colour"])
     model = mi_ref.from_pretrained(checkpoint, allow_unread_config=["colour", "shade", "absent"])

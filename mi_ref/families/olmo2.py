@@ -1,6 +1,6 @@
 """OLMo 2: ``model_type: olmo2``.
 
-Differs from LLaMA: norms stand after attention and MLP instead of before them; queries and keys are
+Differs from LLaMA: norms follow attention and MLP instead of preceding them; queries and keys are
 normed as well, all heads as one row.
 
 Source: transformers 5.23.0 ``models/olmo2``; arXiv:2501.00656.
