@@ -44,7 +44,7 @@ def _recurrent(layer: RecurrentLayer) -> dict[LayerSite, str]:
         "channel mixing has one branch, at.pre": (at.pre_linear,),
         "channel mixing is one, not a mixture of experts": (at.router_logits, at.expert_weights),
     }  # fmt: skip
-    if isinstance(layer.attn, TimeMix6):
+    if isinstance(layer.mixer, TimeMix6):
         reasons["RWKV-6 only adds to the state; RWKV-7 also removes"] = (at.rwkv_a, at.rwkv_kk)
     if not layer.mlp.gated:
         reasons["channel mixing has no gate in RWKV-7"] = (at.mlp_gate,)

@@ -1,8 +1,8 @@
-"""A decoder for a ``model_type`` that nobody wrote a family for, where its files leave no doubt.
+"""A decoder for an unknown ``model_type``, if its structure can be inferred unambiguously.
 
-Structure is read off the tensors (fused maps, biases, kinds of norm), numbers off the config, with
-no default for any of them; every key must be read and every tensor used. What no file can show is
-assumed as in LLaMA and said so.
+Structure comes from the tensors (fused maps, biases, kinds of norm), numbers from the config
+without any defaults; every key must be read and every tensor used. What no file can show is assumed
+to be as in LLaMA, and reported.
 """
 
 from __future__ import annotations
@@ -14,44 +14,43 @@ from typing import Any
 from mi_ref.config import (
     MLP,
     Attention,
+    Causal,
     DecoderConfig,
     GatedMLP,
-    Layer,
     LayerNorm,
+    Mask,
     NormKind,
     PlainMLP,
     QKNorm,
+    Reading,
     RMSNorm,
+    Window,
 )
 from mi_ref.families import Family
 from mi_ref.families.names import ATTENTION, GATED, NORMS, QK_NORMS, SANDWICH, llama_like
+from mi_ref.families.transformer import block, score_cap, transformer
 from mi_ref.fitting import Fit, fit
 from mi_ref.hf_config import HfConfig
 from mi_ref.hf_keys import ACTIVATIONS
-from mi_ref.layer_types import (
-    read_layer_types,
-    read_switched_windows,
-    read_window,
-    windows,
-)
+from mi_ref.layer_types import masks, read_layer_types, read_mask, read_switched_masks
 from mi_ref.rope_config import read_rope
 from mi_ref.weight_names import Fused, WeightNames
 from mi_ref.weights import TensorInfo
 
 LOOKALIKES = {
-    "cohere": "rotates interleaved pairs and norms without bias",
+    "cohere": "rotates interleaved pairs and has norms without bias",
     "ernie4_5": "rotates interleaved pairs",
-    "exaone4": "leaves some layers without rotary embedding",
-    "gemma": "may store norms' gains less one and scale the embedding",
+    "exaone4": "has layers without rotary embedding",
+    "gemma": "may store the gains of norms minus one and scale the embedding",
     "glm": "rotates interleaved pairs",
     "helium": "rotates interleaved pairs",
-    "olmo": "places its norms in its own way",
-    "smollm3": "leaves some layers without rotary embedding",
+    "olmo": "places its norms differently",
+    "smollm3": "has layers without rotary embedding",
 }
-"""Beginnings of ``model_type`` whose files look like LLaMA's and whose arithmetic is another."""
+"""Prefixes of ``model_type`` whose files look like LLaMA's, and how their arithmetic differs."""
 
 _ASSUMED = (
-    "assumed, since no file shows it: rotary embedding turns halves, norms store their gain, the"
+    "assumed, since no file shows it: rotary embedding rotates halves, norms store their gain, the"
     " embedding is not scaled"
 )
 _BLOCK = "model.layers.0."
@@ -60,20 +59,20 @@ _ACTIVATION = ("hidden_act", "hidden_activation")
 
 
 def lookalike(model_type: object) -> str | None:
-    """Return in what a type whose files look like LLaMA's differs from it, if that is known."""
+    """Return how a type whose files look like LLaMA's differs from it, if that is known."""
     known = (key for key in LOOKALIKES if str(model_type).startswith(key))
     return next((LOOKALIKES[key] for key in known), None)
 
 
 def inferred(raw: Mapping[str, Any], tensors: Mapping[str, TensorInfo] | None) -> Fit | None:
-    """Return the fit to an inferred family; None if anything at all does not fit.
+    """Return the fit to an inferred family; None if anything does not fit.
 
     Parameters
     ----------
     raw : mapping
         The parsed ``config.json``.
     tensors : mapping or None
-        The headers; None if they cannot be read.
+        The tensors' headers; None if they cannot be read.
     """
     model_type = raw.get("model_type")
     if not isinstance(model_type, str) or tensors is None:
@@ -85,7 +84,7 @@ def inferred(raw: Mapping[str, Any], tensors: Mapping[str, TensorInfo] | None) -
 
 
 class _Guess:
-    """What the tensors of the first block say."""
+    """The structure that the tensors of the first block imply."""
 
     def __init__(self, model_type: str, tensors: Mapping[str, TensorInfo]) -> None:
         self.model_type = model_type
@@ -108,11 +107,11 @@ class _Guess:
         return any(self.has(f"{path}.bias") for path in paths)
 
     def family(self) -> Family:
-        """Return a family that reads configs accordingly."""
+        """Return a family that reads configs with this structure."""
         return Family(self.model_type, self.read_config, self.weight_names())
 
     def weight_names(self) -> WeightNames:
-        """Return where the modules are."""
+        """Return the names of the modules."""
         fused = []
         if self.fused_qkv:
             slots = ("query", "key", "value")
@@ -125,10 +124,10 @@ class _Guess:
         return llama_like(ATTENTION, QK_NORMS, norms, mlp, fused=tuple(fused))
 
     def sentences(self) -> tuple[str, ...]:
-        """Say what was inferred."""
+        """Return what was inferred, in sentences."""
         kind = "layer norms" if self.layer_norm else "RMS norms"
         place = "before" if not self.sandwich else ("around" if self.pre else "after")
-        qkv = "in one tensor" if self.fused_qkv else "apart"
+        qkv = "in one tensor" if self.fused_qkv else "in separate tensors"
         mlp = "plain" if self.plain else "gated, in one tensor" if self.fused_mlp else "gated"
         return (
             f"{kind} {place} attention and MLP",
@@ -142,7 +141,7 @@ class _Guess:
         return self.biased("self_attn.q_proj", "self_attn.qkv_proj")
 
     def read_config(self, read: HfConfig) -> DecoderConfig:
-        """Return the decoder; no key has a default but those that turn something on."""
+        """Return the decoder; only keys that turn something on have a default."""
         d_model = read.integer("hidden_size")
         n_heads = read.integer("num_attention_heads")
         n_layers = read.integer("num_hidden_layers")
@@ -154,44 +153,31 @@ class _Guess:
         mlp = self._mlp(read)
         read.require(
             not (tied and isinstance(mlp, GatedMLP) and mlp.act_fn.startswith("gelu")),
-            "gates of GELU with tied embeddings are Gemma's, whose norms store their gain less one"
-            " and whose embedding is scaled: which of the two this is, no file shows",
+            "tied embeddings and MLPs gated by GELU suggest Gemma, whose norms store their gain"
+            " minus one and whose embedding is scaled; no file shows whether that holds here",
         )
-        layer = Layer(
-            order="sequential",
-            ln1=pre,
-            attn=attn,
-            ln1_post=post,
-            ln2=pre,
-            mlp=mlp,
-            ln2_post=post,
+        layers = tuple(
+            block(replace(attn, mask=mask), mlp, before=pre, after=post)
+            for mask in _masks(read, n_layers)
         )
         for key in ("attention_bias", "mlp_bias", "use_bias"):
-            read.flag(key, False)  # The tensors say it.
-        read.only("is_causal", (True,), "this forward pass lets no query see a later key")
-        read.only("pretraining_tp", range(1, 65), "it should be a number of slices")
-        read.only("norm_type", ("layer_norm",), "what that means here is unknown")
-        read.only("mlp_type", ("default",), "what that means here is unknown")
-        return DecoderConfig(
+            read.flag(key, False)  # The tensors show it.
+        read.only("is_causal", (True,), "attention is causal here")
+        read.only("pretraining_tp", range(1, 65), "expected a number of slices from 1 to 64")
+        read.only("norm_type", ("layer_norm",), "its meaning here is unknown")
+        read.only("mlp_type", ("default",), "its meaning here is unknown")
+        decoder = transformer(
             model_type=self.model_type,
             d_model=d_model,
             d_vocab=read.integer("vocab_size"),
             n_ctx=n_ctx,
-            embed_scale=None,
-            learned_positions=False,
-            ln_embed=None,
-            layers=tuple(
-                replace(layer, attn=replace(attn, window=window))
-                for window in _windows(read, n_layers)
-            ),
+            layers=layers,
             ln_final=norm,
             bias_unembed="lm_head.bias" in self.tensors,
             softcap=read.optional("final_logit_softcapping", None),
             tied=tied,
-            inferred=self.sentences(),
-            compat=None,
-            unread_config=(),
         )
+        return replace(decoder, reading=Reading(inferred=self.sentences()))
 
     def _norm(self, read: HfConfig) -> NormKind:
         eps = read.number(next((key for key in _EPS if read.has(key)), _EPS[0]))
@@ -204,17 +190,17 @@ class _Guess:
         rope = read.section("rope_parameters")
         read.require(
             read.has("rope_theta") or "rope_theta" in rope,
-            "rope_theta is missing, and an unknown family has no default for it",
+            "rope_theta is missing; without a known family it has no default",
         )
-        width = self.tensors.get(f"{_BLOCK}self_attn.q_norm.weight")
-        per_head = width is not None and width.shape == (d_head,)
+        gain = self.tensors.get(f"{_BLOCK}self_attn.q_norm.weight")
+        qk_norm = () if gain is None else (QKNorm(norm=norm, per_head=gain.shape == (d_head,)),)
+        cap = score_cap(read.optional("attn_logit_softcapping", None))
         return Attention(
             n_heads=n_heads,
             n_key_value_heads=read.groups("num_key_value_heads", n_heads),
             d_head=d_head,
             scale=read.number("query_pre_attn_scalar", d_head) ** -0.5,
-            softcap=read.optional("attn_logit_softcapping", None),
-            window=None,
+            mask=Causal(),
             rotary=read_rope(
                 read,
                 n_ctx=n_ctx,
@@ -222,7 +208,7 @@ class _Guess:
                 default_theta=1.0,
                 partial_key="partial_rotary_factor",
             ),
-            qk_norm=QKNorm(norm=norm, per_head=per_head) if self.qk_norm else None,
+            extras=(*qk_norm, *cap),
             bias_qkv=self._bias_qkv(),
             bias_out=self.biased("self_attn.o_proj"),
         )
@@ -232,7 +218,7 @@ class _Guess:
         key = next((key for key in _ACTIVATION if read.has(key)), _ACTIVATION[0])
         for other in _ACTIVATION:
             if other != key and read.has(other):
-                read.only(other, (), f"{key} is given too; which one counts is unknown")
+                read.only(other, (), f"{key} is given as well, and it is unknown which one applies")
         names = ("mlp.down_proj", "mlp.c_fc", "mlp.gate_up_proj")
         return kind(
             d_mlp=read.integer("intermediate_size"),
@@ -241,9 +227,9 @@ class _Guess:
         )
 
 
-def _windows(read: HfConfig, n_layers: int) -> tuple[int | None, ...]:
+def _masks(read: HfConfig, n_layers: int) -> tuple[Mask, ...]:
     if read.has("use_sliding_window"):
-        return read_switched_windows(read, n_layers)
-    window = read_window(read, None)
-    types = read_layer_types(read, n_layers, lambda _: window is not None)
-    return windows(read, types, window)
+        return read_switched_masks(read, n_layers)
+    sliding = read_mask(read, None)
+    types = read_layer_types(read, n_layers, lambda _: isinstance(sliding, Window))
+    return masks(read, types, sliding)

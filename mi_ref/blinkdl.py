@@ -1,7 +1,7 @@
-"""RWKV-6 and RWKV-7 as BlinkDL names their tensors, and as folders on the Hub do.
+"""From BlinkDL's tensor names of RWKV-6 and RWKV-7 to those of checkpoints on the Hub.
 
-Names, shapes and sizes only: no file is read and no number is touched. RWKV-6 (x060) takes the
-layout of ``RWKV/v6-Finch-*-HF``, RWKV-7 (x070) that of flash-linear-attention.
+Names, shapes and sizes only: no file is read and no value is changed. RWKV-6 (x060) gets the layout
+of ``RWKV/v6-Finch-*-HF``, RWKV-7 (x070) that of flash-linear-attention.
 
 Source: https://github.com/BlinkDL/RWKV-LM (RWKV-v5/src/model.py, RWKV-v7/rwkv_v7_numpy.py);
 https://huggingface.co/RWKV/v6-Finch-1B6-HF; https://github.com/fla-org/flash-linear-attention
@@ -23,7 +23,7 @@ Axes = tuple[str | int, ...]
 MODEL = "d_model"
 VECTOR, SQUARE = (MODEL,), (MODEL, MODEL)
 _MATRICES = ("receptance", "key", "value", "gate", "output")
-# Where RWKV-7 computes x0 + f(x @ x1) @ x2, the width in between; only its gate has no x0.
+# RWKV-7 computes x0 + f(x @ x1) @ x2, except that its gate has no x0. These are the inner widths.
 _RANKS = {"w": "d_decay", "a": "d_rate", "v": "d_value", "g": "d_gate"}
 _UNREAD_7 = {f"blocks.0.att.v{number}" for number in range(3)}
 _BLOCK = re.compile(r"blocks\.(\d+)\.")
@@ -32,24 +32,24 @@ _SHOWN = 12
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One tensor on its way from a ``.pth`` file into a folder."""
+    """One tensor: its name in a ``.pth`` file and its new name in the folder."""
 
     old: str
     new: str
     axes: Axes
-    """What each axis counts, or its length, as the old file has them."""
+    """What each axis of the ``.pth`` file's tensor counts, or its length."""
     transposed: bool = False
-    """Whether the folder has the axes in reverse order."""
+    """Whether the axes are reversed in the folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
-    """What becomes of a ``.pth`` file."""
+    """The plan of a conversion."""
 
     moves: tuple[Move, ...]
     sizes: Mapping[str, int]
     config: Mapping[str, Any]
-    """Of ``config.json``, without the ids of special tokens, which the file does not tell."""
+    """``config.json`` without the ids of special tokens, which the ``.pth`` file does not give."""
 
     def shape(self, move: Move) -> tuple[int, ...]:
         """Return the shape of a tensor in the folder."""
@@ -58,26 +58,26 @@ class Conversion:
 
 
 def plan_conversion(tensors: Mapping[str, TensorInfo], *, source: str) -> Conversion:
-    """Say where each tensor goes, by names and shapes alone.
+    """Plan the conversion of a file from its tensors' names and shapes alone.
 
     A vector may be stored as ``[d_model]`` or ``[1, 1, d_model]``. RWKV-7 has no value residual in
-    its first layer, so ``blocks.0.att.v0``, ``v1`` and ``v2``, which some files hold, are dropped.
+    its first layer, so ``blocks.0.att.v0``, ``v1`` and ``v2``, which some files have, are dropped.
 
     Parameters
     ----------
     tensors : mapping
-        Name to dtype and shape.
+        From name to dtype and shape.
     source : str
         The file, for messages.
 
     Raises
     ------
     WeightError
-        If it is another version or variant, listing every tensor that is missing, misshapen,
-        unreadable or not used.
+        If it is another version or variant, with every tensor that is missing, misshapen,
+        unreadable or unused.
     """
     version = _version(tensors, source)
-    # Counted, not the highest: a name such as blocks.99999999.x is then no request for memory.
+    # The number of blocks, not the highest one: blocks.99999999.x must not use up the memory.
     n_layers = len({match[1] for match in map(_BLOCK.match, tensors) if match})
     first_norm = any(name.startswith("blocks.0.ln0.") for name in tensors)
     moves = tuple(_rwkv6(n_layers) if version == 6 else _rwkv7(n_layers, first_norm))
@@ -94,16 +94,17 @@ def plan_conversion(tensors: Mapping[str, TensorInfo], *, source: str) -> Conver
         more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
         listed = "\n  ".join(faults[:_SHOWN]) + more
         raise WeightError(
-            f"{source} holds no plain RWKV-{version} (x0{version}0):\n  {listed}\nA file cut short"
-            " or a part of a model lacks tensors. One with others (s_emb, time_state, lora, …) is"
-            " of a variant, which computes something else. Neither is converted."
+            f"{source} is not a plain RWKV-{version} (x0{version}0):\n  {listed}\nMissing tensors"
+            " mean that the file is truncated or only part of a model. Additional ones (s_emb,"
+            " time_state, lora, …) mean a variant, which computes something else. Pass the file of"
+            " a whole, plain model."
         )
     write_config = _config6 if version == 6 else _config7
     return Conversion(moves, sizes, write_config(sizes, n_layers, first_norm))
 
 
 def _version(names: Collection[str], source: str) -> int:
-    """Return 6 or 7; a tensor of the first layer's attention tells."""
+    """Return 6 or 7, which the tensors of the first layer's attention show."""
     held = {name.removeprefix("blocks.0.att.") for name in names}
     if held & {"r_k", "w0"}:
         return 7
@@ -112,12 +113,12 @@ def _version(names: Collection[str], source: str) -> int:
     if held & {"time_mix_k", "time_decay"}:
         older = "RWKV-4" if "ln_x.weight" not in held else "RWKV-5"
         older += ".1 or 5.2" if "gate.weight" in held else ""
-        raise WeightError(f"{source} is {older}; RWKV-6 (x060) and RWKV-7 (x070) can be converted.")
-    first = ", ".join(sorted(map(str, names))[:4]) or "none at all"
+        raise WeightError(f"{source}: expected RWKV-6 (x060) or RWKV-7 (x070), got {older}.")
+    first = ", ".join(sorted(map(str, names))[:4]) or "no tensors"
     raise WeightError(
-        f"{source} has none of BlinkDL's names for RWKV-6 or RWKV-7, such as"
-        f" blocks.0.att.time_maa_x or blocks.0.att.r_k; its first names: {first}. Pass the .pth"
-        " file of a whole model as BlinkDL releases it."
+        f"{source}: expected BlinkDL's names of RWKV-6 or RWKV-7, such as"
+        f" blocks.0.att.time_maa_x or blocks.0.att.r_k, got {first}. Pass the .pth file of a whole"
+        " model as BlinkDL releases it."
     )
 
 
@@ -196,11 +197,11 @@ def _attention7(old: str, new: str, *, has_residual: bool) -> Iterator[Move]:
 
 
 def _fault(move: Move, tensor: TensorInfo | None, sizes: dict[str, int]) -> str | None:
-    """Return what is wrong with a tensor; the first that has an axis settles its size."""
+    """Return what is wrong with a tensor; the first tensor with an axis sets its size."""
     if tensor is None:
         return f"{move.old} is missing"
     if tensor.dtype not in READABLE:
-        return f"{move.old} is stored as {tensor.dtype}; {', '.join(READABLE)} can be read"
+        return f"{move.old} is stored as {tensor.dtype}; expected {', '.join(READABLE)}"
     shape, axes = tensor.shape, tuple(axis for axis in move.axes if axis != 1)
     if len(axes) == 1:
         shape = tuple(size for size in shape if size != 1)
@@ -210,11 +211,11 @@ def _fault(move: Move, tensor: TensorInfo | None, sizes: dict[str, int]) -> str 
     ):
         return None
     known = (f"{axis} {sizes.get(str(axis), '')}".rstrip() for axis in move.axes)
-    return f"{move.old} is {tensor.shape}; [{', '.join(known)}] was needed"
+    return f"{move.old} has shape {tensor.shape}; expected [{', '.join(known)}]"
 
 
 def _uneven(sizes: Mapping[str, int]) -> Iterator[str]:
-    """Yield what is wrong between sizes that come from different axes."""
+    """Yield the contradictions between sizes of different axes."""
     heads = sizes.get("n_heads"), sizes.get("d_head")
     for whole, (count, each) in ((MODEL, heads), ("5 × d_shift", (5, sizes.get("d_shift")))):
         if whole in sizes and count and each and count * each != sizes[whole]:
@@ -261,7 +262,8 @@ def _config7(sizes: Mapping[str, int], n_layers: int, first_norm: bool) -> dict[
         "norm_first": first_norm,
         "norm_bias": True,
         "norm_eps": 1e-5,
-        # 1e-5 × 8², whatever the width of a head; fla has head_dim × norm_eps, equal at 64.
+        # 1e-5 × 8² for heads of any width; flash-linear-attention has head_dim × norm_eps, which
+        # is the same for a width of 64.
         "group_norm_eps": 64e-5,
         "tie_word_embeddings": False,
     }

@@ -1,6 +1,6 @@
-"""A checkpoint's files: which are needed, which of several are the weights, and what is missing.
+"""A checkpoint's files: which ones are needed, which are the weights, and which are missing.
 
-The rules are the same wherever the files are: a folder, the Hub, or the Hub's cache.
+The rules are the same for a folder, the Hub and the Hub's cache.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ NEEDED = (
 )
 _UNSAFE = "Reading a pickle can run any code hidden in it, so only safetensors are read."
 _PICKLES = """\
-{where} holds its weights only as pickles ({files}). {unsafe} If you trust its author, convert it \
-once and pass the new folder:
+{where} holds its weights only as pickles ({files}). {unsafe} If you trust the author, convert \
+them once and pass the new folder:
     from transformers import AutoModelForCausalLM
     AutoModelForCausalLM.from_pretrained({name!r}).save_pretrained('converted')
 or let https://huggingface.co/spaces/safetensors/convert open a pull request on the Hub, and pass \
 revision='refs/pr/N'."""
 _RWKV_PICKLE = """\
-{what}. {unsafe} Convert it once, which reads tensors and nothing else (pip install \
+{what}. {unsafe} Convert it once with the command below, which reads only tensors (pip install \
 'mi_ref[convert]'), and pass the new folder:
 {steps}    mi-ref convert-rwkv {path} {folder}"""
 
@@ -46,40 +46,45 @@ class Checkpoint:
     """The files of one checkpoint, on this machine."""
 
     name: str
-    """As the caller gave it."""
+    """The name or path that the caller gave."""
     revision: str | None
     """Commit hash on the Hub; None for a folder or a bundled model."""
     config: Path
     weights: tuple[Path, ...]
-    """Safetensors files in the order of their names; empty if `headers` is given instead."""
+    """Safetensors files, sorted by name; empty if `headers` is given instead."""
     weight_map: Mapping[str, str] | None
-    """Tensor name to file name, from ``model.safetensors.index.json``; None without an index."""
+    """From tensor to file, from ``model.safetensors.index.json``; None without an index."""
     tokenizer: Path | None
-    """``tokenizer.json``; None where there is none, which only text needs."""
+    """``tokenizer.json``, which only text needs; None if there is none."""
     world: tuple[Path, ...]
-    """Every ``rwkv_vocab_*.txt``, where there is no ``tokenizer.json``."""
+    """Every ``rwkv_vocab_*.txt``, if there is no ``tokenizer.json``."""
     tokenizer_config: Path | None
     chat_templates: Mapping[str, Path]
-    """``chat_template.jinja`` as ``"default"``, and those of ``additional_chat_templates``."""
+    """``chat_template.jinja`` as ``"default"``, and those in ``additional_chat_templates``."""
     headers: Mapping[str, TensorInfo] | None
-    """Dtype and shape of every tensor, if only these were fetched from the Hub."""
+    """Dtype and shape of every tensor, if the weights themselves were not fetched from the Hub."""
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """The files of one checkpoint before they are fetched."""
+class FileListing:
+    """Which files a checkpoint has where it is kept, and how to fetch one."""
 
     name: str
+    """The name or path that the caller gave."""
     where: str
+    """The place, as messages name it."""
     held: frozenset[str]
+    """The files it has."""
     fetch: Callable[[str], Path]
+    """Returns the path of a file on this machine."""
     remedy: str = NEEDED
+    """What to do about missing files."""
     revision: str | None = None
     partial: bool = False
-    """Whether files that are not held may exist elsewhere."""
+    """Whether the checkpoint may have files that this place lacks, as a cache may."""
 
     def lacks(self, files: Iterable[str]) -> HubError:
-        """Return the error for files that are not held."""
+        """Return the error for missing files."""
         names = sorted(self.held)
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         holds = (", ".join(names[:10]) or "no files") + more
@@ -87,68 +92,75 @@ class Source:
 
 
 def read_checkpoint(
-    source: Source, header: Callable[[str], dict[str, TensorInfo]] | None = None
+    listing: FileListing, header: Callable[[str], dict[str, TensorInfo]] | None = None
 ) -> Checkpoint:
-    """Check that every file needed is held, then fetch them, small ones first."""
-    if CONFIG not in source.held:
-        raise _only_rwkv_pickles(source) or source.lacks([CONFIG])
-    names, weight_map = _weight_names(source)
-    config = source.fetch(CONFIG)
+    """Check that every necessary file is there, then fetch them, small ones first."""
+    if CONFIG not in listing.held:
+        raise _only_rwkv_pickles(listing) or listing.lacks([CONFIG])
+    names, weight_map = _weight_names(listing)
+    config = listing.fetch(CONFIG)
     tokenizer, tokenizer_config = (
-        source.fetch(file) if file in source.held else None for file in TOKENIZER
+        listing.fetch(file) if file in listing.held else None for file in TOKENIZER
     )
-    found = sorted(filter(WORLD.search, source.held)) if tokenizer is None else []
-    world = tuple(source.fetch(file) for file in found)
+    found = sorted(filter(WORLD.search, listing.held)) if tokenizer is None else []
+    world = tuple(listing.fetch(file) for file in found)
     headers = None
     if header is not None:
-        # Not at the top: local folders need no threads, and its import is slow.
+        # Imported here because it is slow to import and local folders do not need it.
         from concurrent.futures import ThreadPoolExecutor
 
         with ThreadPoolExecutor(8) as pool:
             headers = {key: of for part in pool.map(header, names) for key, of in part.items()}
-    weights = () if header else tuple(source.fetch(file) for file in names)
+    weights = () if header else tuple(listing.fetch(file) for file in names)
     # fmt: off
     return Checkpoint(
-        source.name, source.revision, config, weights, weight_map, tokenizer, world,
-        tokenizer_config, _chat_templates(source), headers,
+        listing.name, listing.revision, config, weights, weight_map, tokenizer, world,
+        tokenizer_config, _chat_templates(listing), headers,
     )
     # fmt: on
 
 
-def _chat_templates(source: Source) -> dict[str, Path]:
-    more = {file: re.fullmatch(rf"{MORE_TEMPLATES}/(.+)\.jinja", file) for file in source.held}
+def _chat_templates(listing: FileListing) -> dict[str, Path]:
+    more = {file: re.fullmatch(rf"{MORE_TEMPLATES}/(.+)\.jinja", file) for file in listing.held}
     named = {match[1]: file for file, match in sorted(more.items()) if match}
-    default = {"default": CHAT_TEMPLATE} if CHAT_TEMPLATE in source.held else {}
-    return {name: source.fetch(file) for name, file in (default | named).items()}
+    default = {"default": CHAT_TEMPLATE} if CHAT_TEMPLATE in listing.held else {}
+    return {name: listing.fetch(file) for name, file in (default | named).items()}
 
 
-def _weight_names(source: Source) -> tuple[list[str], dict[str, str] | None]:
-    """Choose the weight files: a single file before an index before a file of another name."""
-    if SINGLE in source.held:
+def _weight_names(listing: FileListing) -> tuple[list[str], dict[str, str] | None]:
+    """Choose the weight files: a single file, else those of an index, else a file by its suffix."""
+    if SINGLE in listing.held:
         return [SINGLE], None
-    if INDEX in source.held:
-        weight_map = _read_index(source.fetch(INDEX))
+    if INDEX in listing.held:
+        weight_map = _read_index(listing.fetch(INDEX))
         shards = sorted(set(weight_map.values()))
-        if missing := [shard for shard in shards if shard not in source.held]:
-            raise source.lacks(missing)
+        if missing := [shard for shard in shards if shard not in listing.held]:
+            raise listing.lacks(missing)
         return shards, weight_map
-    found = [file for file in source.held if file.endswith(".safetensors")]
+    found = [file for file in listing.held if file.endswith(".safetensors")]
     if len(found) == 1 and not _SHARD.search(found[0]):
         return found, None
     if found:
-        raise source.lacks([f"{INDEX}, which says which of the weight files belong to the model"])
-    pickled = ", ".join(sorted(file for file in source.held if _PICKLED.search(file)))
-    if pickled and not source.partial:
-        raise _only_rwkv_pickles(source) or WeightError(
-            _PICKLES.format(where=source.where, files=pickled, unsafe=_UNSAFE, name=source.name)
+        raise listing.lacks([f"{INDEX}, which says which of the weight files belong to the model"])
+    pickled = ", ".join(sorted(file for file in listing.held if _PICKLED.search(file)))
+    if pickled and not listing.partial:
+        raise _only_rwkv_pickles(listing) or WeightError(
+            _PICKLES.format(where=listing.where, files=pickled, unsafe=_UNSAFE, name=listing.name)
         )
-    raise source.lacks([f"{SINGLE} (or {INDEX} and its shards)"])
+    raise listing.lacks([f"{SINGLE} (or {INDEX} and its shards)"])
 
 
 def rwkv_pickle(what: str, path: Path, steps: str = "") -> WeightError | None:
-    """Return the error for BlinkDL's checkpoint `path`; None if its name says of no such one.
+    """Return the error for one of BlinkDL's checkpoints; None if `path` is not named like one.
 
-    `what` says where it turned up, `steps` are lines of shell that come first.
+    Parameters
+    ----------
+    what : str
+        Where it was found, to begin the message with.
+    path : Path
+        The file.
+    steps : str
+        Shell commands to run before converting it.
     """
     if not _RWKV.search(path.name):
         return None
@@ -158,15 +170,15 @@ def rwkv_pickle(what: str, path: Path, steps: str = "") -> WeightError | None:
     )
 
 
-def _only_rwkv_pickles(source: Source) -> WeightError | None:
-    found = sorted(file for file in source.held if _RWKV.search(file))
-    whole = any(file.endswith(".safetensors") for file in source.held)
-    if not found or whole or source.partial:
+def _only_rwkv_pickles(listing: FileListing) -> WeightError | None:
+    found = sorted(file for file in listing.held if _RWKV.search(file))
+    whole = any(file.endswith(".safetensors") for file in listing.held)
+    if not found or whole or listing.partial:
         return None
-    what = f"{source.where} holds its weights only as pickles ({', '.join(found)})"
-    if source.revision is None:
-        return rwkv_pickle(what, source.fetch(found[0]))
-    download = f"hf download {source.name} {shlex.quote(found[0])} --local-dir ."
+    what = f"{listing.where} holds its weights only as pickles ({', '.join(found)})"
+    if listing.revision is None:
+        return rwkv_pickle(what, listing.fetch(found[0]))
+    download = f"hf download {listing.name} {shlex.quote(found[0])} --local-dir ."
     return rwkv_pickle(what, Path(found[0]), f"    {download}\n")
 
 
@@ -176,14 +188,15 @@ def _read_index(path: Path) -> dict[str, str]:
         files = sorted({str(file) for file in weight_map.values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightError(
-            f"{path} is no index of shards ({type(error).__name__}: {error}). It needs to be JSON"
-            " with a 'weight_map' from tensor to file; fetch it again."
+            f"{path}: expected JSON with a 'weight_map' from tensor to file, got"
+            f" {type(error).__name__}: {error}. Fetch it again."
         ) from error
-    # A path could point out of the folder; a file of another format could be a pickle.
+    # A path could lead out of the folder, and a file of another format could be a pickle.
     if wrong := [file for file in files if not re.fullmatch(r"[^/\\]+\.safetensors", file)]:
         raise WeightError(
-            f"{path} names {', '.join(wrong)}; a shard is a .safetensors file in the same folder."
+            f"{path}: expected .safetensors files in the same folder, got {', '.join(wrong)}."
+            " Fetch it again."
         )
     if not files:
-        raise WeightError(f"the 'weight_map' of {path} is empty; fetch the index again.")
+        raise WeightError(f"{path}: the 'weight_map' is empty. Fetch it again.")
     return dict(weight_map)

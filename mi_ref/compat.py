@@ -1,16 +1,17 @@
-"""Deviations of other programs from HuggingFace, on request, so that their figures can be repeated.
+"""Deviations of other programs from HuggingFace, on request, to reproduce their figures.
 
-``compat="candle-mi"`` computes as candle-mi 0.1 does: rotary embedding without scaling, on the
+``compat="candle-mi"`` computes as candle-mi 0.1 does: rotary embedding without scaling and of the
 whole head; windows one key wider; Phi-3 and Qwen 2 without windows; a logit lens without the final
-soft-cap. Off by default, and recorded wherever a result is.
+soft-cap. Off by default, and recorded with every result.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import assert_never
 
-from mi_ref.config import DecoderConfig, Layer
-from mi_ref.errors import ConfigError
+from mi_ref.config import Causal, DecoderConfig, Layer, Mask, Window
+from mi_ref.errors import ArgumentError, ConfigError
 from mi_ref.rope import DefaultRope, Rotary
 
 CANDLE_MI = "candle-mi"
@@ -26,29 +27,31 @@ def with_compat(cfg: DecoderConfig, compat: str | None) -> DecoderConfig:
     Parameters
     ----------
     cfg : DecoderConfig
-        As HuggingFace runs it.
+        The decoder as HuggingFace runs it.
     compat : {"candle-mi"} or None
-        Whose deviations; None for nobody's.
+        The program; None for no deviations.
 
     Raises
     ------
+    ArgumentError
+        If there is no such program.
     ConfigError
-        If there is no such program, or it does not run the family.
+        If it does not run the family.
     """
     if compat is None:
         return cfg
     if compat != CANDLE_MI:
-        raise ConfigError(f"compat={compat!r}: it is {CANDLE_MI!r} or None.")
+        raise ArgumentError(f"compat={compat!r}: expected {CANDLE_MI!r} or None.")
     if cfg.model_type not in _RUN_BY_CANDLE_MI:
         raise ConfigError(
             f"compat={compat!r}: candle-mi does not run {cfg.model_type}, only"
-            f" {', '.join(_RUN_BY_CANDLE_MI)}."
+            f" {', '.join(_RUN_BY_CANDLE_MI)}. Load the model without compat=."
         )
     windowed = cfg.model_type not in _WITHOUT_WINDOW
-    if cfg.recurrent:
-        return replace(cfg, compat=compat)
-    layers = tuple(_deviating(layer, windowed) for layer in cfg.blocks)
-    return replace(cfg, layers=layers, compat=compat)
+    layers = tuple(
+        _deviating(layer, windowed) if isinstance(layer, Layer) else layer for layer in cfg.layers
+    )
+    return replace(cfg, layers=layers, reading=replace(cfg.reading, compat=compat))
 
 
 def _deviating(layer: Layer, windowed: bool) -> Layer:
@@ -56,5 +59,15 @@ def _deviating(layer: Layer, windowed: bool) -> Layer:
     rotary = attn.rotary
     if rotary is not None:
         rotary = Rotary(rope=DefaultRope(theta=rotary.rope.theta), dims=attn.d_head)
-    window = attn.window + 1 if windowed and attn.window is not None else None
-    return replace(layer, attn=replace(attn, rotary=rotary, window=window))
+    mask = _widened(attn.mask) if windowed else Causal()
+    return replace(layer, attn=replace(attn, rotary=rotary, mask=mask))
+
+
+def _widened(mask: Mask) -> Mask:
+    match mask:
+        case Causal():
+            return mask
+        case Window(size=size):
+            return Window(size=size + 1)
+        case _:
+            assert_never(mask)

@@ -278,7 +278,7 @@ def _rotary(
     backend: Backend,
 ) -> dict[Rotary, tuple[Array, Array]]:
     """Compute each rotary variant's tables once for all layers that share it."""
-    attns = [cfg.layers[number].attn for number in layers]
+    attns = [cfg.layers[number].mixer for number in layers]
     return {
         rotary: rotary_tables(rotary, n_pos, padding, dtype=dtype, backend=backend)
         for rotary in {attn.rotary for attn in attns if isinstance(attn, Attention)}

@@ -3,6 +3,7 @@
 ::
 
     MiRefError                     everything raised on purpose
+    ├── ArgumentError (ValueError)  an argument has a value this call does not take
     ├── ConfigError  (ValueError)   config.json: a key missing, unread, contradictory
     ├── WeightError  (ValueError)   a tensor missing, unused, misshapen, not finite
     ├── TokenError   (ValueError)   text or token ids that cannot be used
@@ -24,6 +25,10 @@ class MiRefError(Exception):
 
 class ConfigError(MiRefError, ValueError):
     """A checkpoint's configuration cannot be honoured exactly."""
+
+
+class ArgumentError(MiRefError, ValueError):
+    """An argument has a value this call does not take."""
 
 
 class WeightError(MiRefError, ValueError):

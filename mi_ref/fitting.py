@@ -1,4 +1,4 @@
-"""How a checkpoint differs from a family: every key and tensor that does not fit, at once."""
+"""How a checkpoint differs from a family: all keys and tensors that do not fit."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ class Fit:
 
     family: Family
     config: DecoderConfig
-    """With stand-ins where there are faults."""
+    """The decoder, with placeholders for faulty values."""
     faults: tuple[str, ...]
-    """Keys of ``config.json`` that are missing or that the family cannot honour, in sentences."""
+    """What is wrong with keys of ``config.json`` that the family reads, in sentences."""
     unread: Mapping[str, Any]
     """Keys that the family does not read."""
     tensor_faults: tuple[TensorFault, ...]
-    """What is wrong with the tensors, once for all layers."""
+    """What is wrong with the tensors, once for all layers with the same fault."""
 
     def __len__(self) -> int:
         return len(self.faults) + len(self.unread) + len(self.tensor_faults)
 
     def sentences(self, *, names_only: bool) -> list[str]:
-        """Return what does not fit.
+        """Return what does not fit, in sentences.
 
         Parameters
         ----------
         names_only : bool
-            Leave out shapes and reasons of tensors: if they are another family's, names say more.
+            Leave out the tensors' shapes and details, which say little if another family is meant.
         """
         said = list(self.faults)
         if self.unread:
@@ -55,16 +55,16 @@ class Fit:
 
 
 def fit(family: Family, raw: Mapping[str, Any], tensors: Mapping[str, TensorInfo] | None) -> Fit:
-    """Read a config and tensor headers as `family`'s, and note everything that does not fit.
+    """Read a config and tensor headers as one family's, and note everything that does not fit.
 
     Parameters
     ----------
     family : Family
-        To read it as.
+        The family.
     raw : mapping
         The parsed ``config.json``.
     tensors : mapping or None
-        The headers; None if they cannot be read, which leaves the tensors out.
+        The tensors' headers; None if they cannot be read, so that they are not compared.
     """
     shapes = {name: tensor.shape for name, tensor in (tensors or {}).items()}
     read = HfConfig(raw, source="config.json", family=family.model_type, shapes=shapes)
@@ -74,7 +74,7 @@ def fit(family: Family, raw: Mapping[str, Any], tensors: Mapping[str, TensorInfo
         wrong = tensor_faults(config, family.weight_names, tensors)
         named = {fault.name for fault in wrong}
         wrong += [
-            TensorFault("misshapen", name, f"is stored as {info.dtype}; readable: {_READABLE}")
+            TensorFault("misshapen", name, f"is stored as {info.dtype}; expected {_READABLE}")
             for name, info in tensors.items()
             if info.dtype not in READABLE and name not in named
         ]
@@ -82,12 +82,12 @@ def fit(family: Family, raw: Mapping[str, Any], tensors: Mapping[str, TensorInfo
 
 
 def nearest(raw: Mapping[str, Any], tensors: Mapping[str, TensorInfo] | None) -> Fit:
-    """Return the fit to the family from which the checkpoint differs least."""
+    """Return the fit to the family that the checkpoint differs least from."""
     return min((fit(family, raw, tensors) for family in FAMILIES.values()), key=len)
 
 
 def collapse(faults: Iterable[TensorFault]) -> list[TensorFault]:
-    """Write once, with ``{layer}``, what is wrong with the same tensor of several layers.
+    """Merge the same fault of several layers into one, with ``{layer}`` in the tensor's name.
 
     >>> print(*collapse([TensorFault("missing", f"h.{n}.w", "is missing") for n in range(3)]))
     h.{layer}.w is missing (layers 0 to 2)
@@ -117,7 +117,7 @@ def _named(layers: list[int]) -> str:
 
 
 def _by_layer(names: list[str]) -> str:
-    """List names, what those of layers begin with only once."""
+    """List names, and the common start of those within layers only once."""
     inside: dict[str, list[str]] = {}
     for name in names:
         outer, layer, inner = name.partition("{layer}.")

@@ -1,9 +1,9 @@
-"""Names of HuggingFace's configs: keys without arithmetic, and activation functions."""
+"""Names in HuggingFace's configs: inert keys and activation functions."""
 
 from __future__ import annotations
 
-# Keys that touch no arithmetic of a forward pass: token ids, dtypes, stamps, training and
-# generation settings, HuggingFace's own bookkeeping.
+# Keys that do not affect a forward pass: token ids, dtypes, versions, settings for training and
+# generation, HuggingFace's own bookkeeping.
 # fmt: off
 INERT = frozenset({
     "_attn_implementation", "_attn_implementation_autoset", "_name_or_path", "architectures",
@@ -39,4 +39,4 @@ ACTIVATIONS = {
     "relu2": "relu_squared",
     "sqrelu": "relu_squared",
 }
-"""HuggingFace's names of activation functions, and this package's."""
+"""From HuggingFace's names of activation functions to this package's."""

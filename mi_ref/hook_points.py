@@ -170,7 +170,7 @@ def decoder_hook_points(cfg: DecoderConfig) -> HookPoints:
 
 def _entry(point: Point, cfg: DecoderConfig) -> HookPoint:
     axes = point.site.axes
-    attn = cfg.layers[point.layer or 0].attn
+    attn = cfg.layers[point.layer or 0].mixer
     qk_norm = attn.qk_norm if isinstance(attn, Attention) else None
     if qk_norm is not None and not qk_norm.per_head and axes[-2:] in _HEAD_SCALES:
         # One denominator for all heads.
@@ -193,11 +193,11 @@ def _size(axis: str, point: Point, cfg: DecoderConfig) -> int | str:
         "key_pos": "pos",
         "d_model": cfg.d_model,
         "d_vocab": cfg.d_vocab,
-        "head": layer.attn.n_heads,
-        "kv_head": cfg.n_key_value_heads,
-        "d_head": layer.attn.d_head,
-        "d_key": layer.attn.d_head,
-        "d_value": layer.attn.d_head,
+        "head": layer.mixer.n_heads,
+        "kv_head": layer.mixer.n_key_value_heads if isinstance(layer.mixer, Attention) else 0,
+        "d_head": layer.mixer.d_head,
+        "d_key": layer.mixer.d_head,
+        "d_value": layer.mixer.d_head,
         "d_mlp": layer.mlp.d_mlp,
         "expert": layer.mlp.n_experts if isinstance(layer.mlp, Experts) else 0,
     }

@@ -1,8 +1,8 @@
-"""Finding a checkpoint's files: a folder, a bundled model, or a Hugging Face Hub repository.
+"""Finding a checkpoint's files: in a folder, a bundled model, or a Hugging Face Hub repository.
 
-Downloads, their cache, progress bars and login are those of the `huggingface_hub` client. Files are
-asked for one by one at one commit: a push during the download cannot mix two versions, and a
-cache that holds only part of a repository is told from a whole one.
+The `huggingface_hub` client downloads files, caches them, shows progress and logs in. Files are
+fetched one by one at one commit, so that a push during the download cannot mix two versions, and a
+cache with only part of a repository is not mistaken for all of it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from mi_ref.checkpoint import (
     SINGLE,
     TOKENIZER,
     Checkpoint,
-    Source,
+    FileListing,
     read_checkpoint,
     rwkv_pickle,
 )
@@ -30,27 +30,28 @@ from mi_ref.weights import TensorInfo
 _MODELS = Path(__file__).parent / "models"
 
 _LOGIN = "run `hf auth login` or pass token="
-# By class name, because the client's HTTP library (httpx, httpx2) differs by version.
+# By class name, because the client's HTTP library (httpx, httpx2) depends on its version.
 _FAILURES = {
-    "GatedRepoError": "{name!r} is gated: its owner must grant you access. Ask for it at"
-    f" {{hub}}/{{name}}, then {_LOGIN} of the account that was granted it.",
-    "RepositoryNotFoundError": "{hub} has no model {name!r} that you can read, and no such folder"
-    f" exists here. Check the spelling ('org/name'); if it is private, {_LOGIN}.{{hint}}",
-    "RevisionNotFoundError": "{name!r} has no revision {revision!r}: no branch, tag or commit is"
-    " named so. Choose one from {hub}/{name}/commits/main, or leave revision= out.",
-    "HFValidationError": "{name!r} is no folder and cannot be the id of a Hub repository. Pass an"
-    " existing folder or 'org/name'.{hint} ({said})",
+    "GatedRepoError": "{name!r} is gated: its owner must grant you access. Request it at"
+    f" {{hub}}/{{name}}, then {_LOGIN} of the account that was granted access.",
+    "RepositoryNotFoundError": "{hub} has no model {name!r} that you can read, and there is no such"
+    f" folder here. Check the spelling ('org/name'); if it is private, {_LOGIN}.{{hint}}",
+    "RevisionNotFoundError": "{name!r} has no revision {revision!r}: no branch, tag or commit has"
+    " this name. Choose one from {hub}/{name}/commits/main, or leave revision= out.",
+    "HFValidationError": "{name!r} is not a folder and cannot be the id of a Hub repository. Pass"
+    " an existing folder or 'org/name'.{hint} ({said})",
     "401": f"{{hub}} refused the access token: {_LOGIN}. {{cached}} ({{said}})",
-    "403": f"the access token does not allow to read {{name!r}}: {_LOGIN} of another. ({{said}})",
-    "429": "{hub} got too many requests: run it again in some minutes. {cached} ({said})",
-    "HfHubHTTPError": "{hub} answered HTTP {status} for {name!r}: run it again later. {cached}"
+    "403": f"the access token is not allowed to read {{name!r}}: {_LOGIN} of another account."
     " ({said})",
-    "JSONDecodeError": "{hub} answered for {name!r} as no Hub does. Check HF_ENDPOINT, and whether"
-    " the network wants a login page or a proxy. {cached} ({said})",
+    "429": "{hub} received too many requests: try again in a few minutes. {cached} ({said})",
+    "HfHubHTTPError": "{hub} answered HTTP {status} for {name!r}: try again later. {cached}"
+    " ({said})",
+    "JSONDecodeError": "{hub} gave an answer for {name!r} that no Hub gives. Check HF_ENDPOINT, and"
+    " whether the network requires a login page or a proxy. {cached} ({said})",
     "HTTPError": "the connection to {hub} failed while fetching {name!r} ({said}). Check the"
-    " network and run it again: files that arrived whole are kept. {cached}",
+    " network and try again: complete files are kept. {cached}",
     "Exception": "{name!r} could not be fetched into the Hub cache {cache} ({said}). Check that it"
-    " can be written and has room, or choose another with HF_HOME; then run it again.",
+    " is writable and has space, or choose another with HF_HOME; then try again.",
 }
 _FAILURES["FileMetadataError"] = _FAILURES["JSONDecodeError"]
 _FAILURES["ConnectionError"] = _FAILURES["TimeoutError"] = _FAILURES["HTTPError"]
@@ -64,21 +65,21 @@ def find_checkpoint(
     local_files_only: bool = False,
     headers_only: bool = False,
 ) -> Checkpoint:
-    """Find a checkpoint's files, downloading what is on the Hub and not yet cached.
+    """Find a checkpoint's files, downloading those on the Hub that are not cached.
 
     Parameters
     ----------
     name_or_path : str or path
-        A folder (looked for first), a bundled model such as ``"atlas"``, or a Hub repository such
-        as ``"org/name"``. A path object is always a folder.
+        A folder (tried first), a bundled model such as ``"atlas"``, or a Hub repository such as
+        ``"org/name"``. A path object always means a folder.
     revision : str, optional
         Branch, tag or commit of a Hub repository; its main branch by default.
     token : bool or str, optional
         Hub access token; by default that of ``hf auth login``, none if False.
     local_files_only : bool
-        Use the Hub cache and no network, as with ``HF_HUB_OFFLINE=1``.
+        Use the Hub cache without the network, as with ``HF_HUB_OFFLINE=1``.
     headers_only : bool
-        Fetch tensor names, dtypes and shapes from the Hub, but no weights. Changes nothing where
+        Fetch only tensor names, dtypes and shapes from the Hub, not the weights. Has no effect if
         the weights are on this machine: a folder, a bundled model, or with `local_files_only`.
 
     Raises
@@ -86,7 +87,7 @@ def find_checkpoint(
     HubError
         If files are missing or cannot be fetched.
     WeightError
-        If the weights are pickled, or the index of the shards or a header is damaged.
+        If the weights are pickled, or the index of shards or a header is damaged.
     """
     name = os.fspath(name_or_path)
     folder = _local(name)
@@ -98,16 +99,16 @@ def find_checkpoint(
         )
     if folder is not None and revision is not None:
         raise HubError(
-            f"revision={revision!r} was given for the folder {folder}: only Hub repositories have"
-            " revisions. Leave it out."
+            f"revision={revision!r} was given for the folder {folder}, but only Hub repositories"
+            " have revisions. Leave it out."
         )
     if folder is not None:
-        remedy = f"{NEEDED} (A folder is looked for before bundled models and the Hub.)"
+        remedy = f"{NEEDED} (Folders are tried before bundled models and the Hub.)"
         return read_checkpoint(
-            Source(name, f"the folder {folder}", _files(folder), folder.joinpath, remedy)
+            FileListing(name, f"the folder {folder}", _files(folder), folder.joinpath, remedy)
         )
     if "://" in name:
-        raise HubError(f"{name!r} is an address; pass the repository's id, as in 'org/name'.")
+        raise HubError(f"{name!r} is a URL; pass the repository's id, as in 'org/name'.")
     marks = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1
     if not isinstance(name_or_path, str) or marks or not name or "\\" in name:
         raise HubError(
@@ -121,7 +122,7 @@ def _local(name: str) -> Path | None:
     try:
         path = Path(name).expanduser()
         return path if name and path.exists() else None
-    except (OSError, RuntimeError):  # too long for a path, or ~ of a user who does not exist
+    except (OSError, RuntimeError):  # too long for a path, or the ~ of an unknown user
         return None
 
 
@@ -144,7 +145,7 @@ def _bundled_hint(name: str) -> str:
 def _from_hub(
     name: str, revision: str | None, token: bool | str | None, cached: bool, headers_only: bool
 ) -> Checkpoint:
-    """Turn every failure of the client into one HubError that says what to do."""
+    """Turn every failure of the client into a HubError that says what to do."""
     from huggingface_hub import constants, errors
 
     http_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
@@ -157,7 +158,7 @@ def _from_hub(
     except (
         http_error,
         OSError,
-        RuntimeError,  # of the client's compiled part
+        RuntimeError,  # from the client's compiled part
         json.JSONDecodeError,
         errors.EntryNotFoundError,
         errors.HFValidationError,
@@ -175,7 +176,7 @@ def _from_cache(name: str, revision: str | None) -> Checkpoint:
             folder, commit = Path(path).parent, Path(path).parent.name
             where, held = f"the cached copy of {name!r} (commit {commit})", _files(folder)
             return read_checkpoint(
-                Source(name, where, held, folder.joinpath, remedy, commit, partial=True)
+                FileListing(name, where, held, folder.joinpath, remedy, commit, partial=True)
             )
     raise HubError(
         f"{name!r} at revision {revision or 'main'!r} is not in the Hub cache"
@@ -193,8 +194,8 @@ def _from_network(
     info = api.model_info(name, revision=revision, timeout=timeout)
     commit = info.sha or ""
     if any(file.rfilename == CONFIG for file in info.siblings or ()):
-        # By branch, not by commit: the client notes which commit a branch is at only then, and
-        # without that note it finds nothing in its cache offline.
+        # By branch rather than commit: only then does the client record the branch's commit,
+        # without which it finds nothing in its cache offline.
         commit = Path(api.hf_hub_download(name, CONFIG, revision=revision)).parent.name
         if commit != info.sha:
             info = api.model_info(name, revision=commit, timeout=timeout)
@@ -208,11 +209,12 @@ def _from_network(
         try:
             found = api.parse_safetensors_file_metadata(name, file, revision=commit).tensors
         except SafetensorsParsingError as error:
-            raise WeightError(f"{file} of {name!r} is no safetensors file: {error}") from error
+            raise WeightError(f"{file} of {name!r} is not a safetensors file: {error}") from error
         return {tensor: TensorInfo(of.dtype, tuple(of.shape)) for tensor, of in found.items()}
 
-    source = Source(name, f"the Hub repository {name!r} ({commit})", held, fetch, revision=commit)
-    return read_checkpoint(source, header if headers_only else None)
+    where = f"the Hub repository {name!r} ({commit})"
+    listing = FileListing(name, where, held, fetch, revision=commit)
+    return read_checkpoint(listing, header if headers_only else None)
 
 
 def _explain(error: BaseException, name: str, revision: str | None) -> str:
@@ -227,9 +229,9 @@ def _explain(error: BaseException, name: str, revision: str | None) -> str:
         kinds.insert(0, str(status))
     try:
         found = _from_cache(name, revision)
-        cached = f"Or pass local_files_only=True: commit {found.revision} is cached, complete."
+        cached = f"Or pass local_files_only=True: commit {found.revision} is cached completely."
     except (MiRefError, ValueError):
-        cached = "The cache lacks files of it, so local_files_only=True cannot help."
+        cached = "Not all of its files are cached, so local_files_only=True would not help."
     return next(_FAILURES[kind] for kind in kinds if kind in _FAILURES).format(
         name=name,
         revision=revision,

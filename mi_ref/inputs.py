@@ -161,5 +161,5 @@ def check_length(model: Model, start: Start) -> None:
 
 
 def _mixes_first_values(model: Model) -> bool:
-    attns = [layer.attn for layer in model.cfg.layers]
+    attns = [layer.mixer for layer in model.cfg.layers]
     return any(isinstance(attn, TimeMix7) and attn.d_value is not None for attn in attns)

@@ -1,4 +1,4 @@
-"""An inspection as a table, and a decoder's sizes as a record."""
+"""An inspection as a table, and a decoder's sizes as a JSON record."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from mi_ref.config import MLP, Attention, ChannelMix, DecoderConfig, TimeMix
+from mi_ref.config import MLP, Attention, ChannelMix, DecoderConfig, RecurrentLayer, TimeMix
 from mi_ref.inspection import Inspection
 from mi_ref.rope import Rotary
 from mi_ref.tables import Cell, Table
 
 
 def inspection_table(found: Inspection) -> Table:
-    """Return what a checkpoint is, then whether it loads or each reason why not."""
+    """Return a table of what a checkpoint is and whether it loads, or why not."""
     table = Table(["checkpoint", found.name], flexible=[found.name], widest=96)
     for label, value in _lines(found):
         table.add(Cell((label, "dim")), value)
@@ -26,7 +26,7 @@ def inspection_table(found: Inspection) -> Table:
 
 
 def sizes(cfg: DecoderConfig) -> dict[str, Any]:
-    """Return the numbers that make up a decoder, ready for JSON."""
+    """Return a decoder's structure and sizes, ready for JSON."""
     return {
         "n_layers": cfg.n_layers,
         "d_model": cfg.d_model,
@@ -37,7 +37,8 @@ def sizes(cfg: DecoderConfig) -> dict[str, Any]:
         "act_fn": cfg.act_fn,
         "d_vocab": cfg.d_vocab,
         "n_ctx": cfg.n_ctx,
-        **(_recurrent(cfg) if cfg.recurrent else _attending(cfg)),
+        **(_attending(cfg) if cfg.blocks else {}),
+        **(_recurrent(cfg) if len(cfg.blocks) < cfg.n_layers else {}),
         "mlp": [_kind(layer.mlp, "MLP") for layer in cfg.layers],
         "norm": cfg.normalization_type,
         "norm_embed": cfg.ln_embed is not None,
@@ -58,7 +59,8 @@ def _attending(cfg: DecoderConfig) -> dict[str, Any]:
 
 
 def _recurrent(cfg: DecoderConfig) -> dict[str, Any]:
-    return {"recurrence": [_kind(layer.attn, "") for layer in cfg.layers]}
+    mixers = [layer.mixer for layer in cfg.layers if isinstance(layer, RecurrentLayer)]
+    return {"recurrence": [_kind(mixer, "") for mixer in mixers]}
 
 
 def _rotary(rotary: Rotary | None) -> dict[str, Any] | None:
@@ -74,7 +76,7 @@ def _kind(of: MLP | Attention | TimeMix | ChannelMix, suffix: str) -> dict[str, 
 
 
 def _runs(values: Iterable[Any]) -> list[tuple[str, Any]]:
-    """Return the distinct values, each with the layers that have it."""
+    """Return each distinct value, with the layers that have it."""
     layers: dict[str, tuple[list[int], Any]] = {}
     for number, value in enumerate(values):
         layers.setdefault(repr(value), ([], value))[0].append(number)
@@ -85,7 +87,7 @@ def _runs(values: Iterable[Any]) -> list[tuple[str, Any]]:
 
 
 def _lines(found: Inspection) -> Iterator[tuple[str, str]]:
-    """Yield what a table says of a checkpoint, line by line."""
+    """Yield the lines of a checkpoint's table."""
     if found.revision is not None:
         yield "revision", found.revision
     read_as = "" if found.supported else f" (unknown; the nearest is {found.fit.family.model_type})"
@@ -108,7 +110,10 @@ def _lines(found: Inspection) -> Iterator[tuple[str, str]]:
 
 def _size_lines(of: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "layers", f"{of['n_layers']}, d_model {of['d_model']:,}"
-    yield from _recurrence_lines(of) if "recurrence" in of else _attention_lines(of)
+    if "windows" in of:
+        yield from _attention_lines(of)
+    if "recurrence" in of:
+        yield from _recurrence_lines(of)
     for where, mlp in _runs(of["mlp"]):
         yield "MLP", where + _numbers(mlp)
     for where, rotary in _runs(of.get("rotary", ())):
@@ -116,14 +121,14 @@ def _size_lines(of: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             "rotary",
             where + ("none: positions are learned" if rotary is None else _numbers(rotary)),
         )
-    embedding = ", of the embedding too" if of["norm_embed"] else ""
+    embedding = ", also after the embedding" if of["norm_embed"] else ""
     yield "norm", f"{of['norm']}, eps {of['eps']}{embedding}"
     for what, cap in of.get("softcaps", {}).items():
         if cap is not None:
             yield "soft-cap", f"{what} within ±{cap:g}"
     if "biases" in of:
         yield "biases", ", ".join(name for name, has in of["biases"].items() if has) or "none"
-    tied = "tied to" if of["tied"] else "apart from"
+    tied = "tied to" if of["tied"] else "separate from"
     yield "vocabulary", f"d_vocab {of['d_vocab']:,}, unembedding {tied} the embedding"
     if of["n_ctx"] is not None:
         yield "context", f"{of['n_ctx']:,} positions"
@@ -151,7 +156,7 @@ _ORDERS = {"sequential": "one after the other", "parallel": "in parallel"}
 
 
 def _numbers(of: Mapping[str, Any]) -> str:
-    """Say what an object holds: its kind first; of long lists only the length."""
+    """Describe an object: its kind, then its fields, with only the length of long lists."""
     shown = {
         key: f"{len(value)} numbers" if isinstance(value, tuple) else value
         for key, value in of.items()

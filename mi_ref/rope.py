@@ -1,11 +1,11 @@
-"""Rotary position embedding: its variants as data, and the angles each gives.
+"""Rotary position embedding: its variants as data, and the angles of each.
 
-A pair of coordinates ``(i, i + d/2)`` of a query or key turns by ``position * inv_freq[i]``;
-variants differ in ``inv_freq`` and in a factor on cosine and sine. ``d`` is the width of a head, or
-the part of it that turns.
+Each pair of coordinates ``(i, i + d/2)`` of a query or key is rotated by ``position *
+inv_freq[i]``; variants differ in ``inv_freq`` and in a factor on cosine and sine. ``d`` is the
+number of a head's coordinates that are rotated, often all of them.
 
-Everything is computed in float64 and cast at the end. Computed in float32, the angle at position
-2,000 is off by up to 1e-4, which is larger than all other rounding of a float32 pass together.
+Everything is computed in float64 and cast at the end. In float32 the angle at position 2,000 would
+be off by up to 1e-4, which is more than all other rounding errors of a float32 pass combined.
 
 Source: transformers 5.23.0 ``modeling_rope_utils.py``; arXiv:2104.09864 (RoPE), 2309.00071 (yarn).
 """
@@ -30,7 +30,7 @@ class DefaultRope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearRope:
-    """All frequencies divided by `factor`: positions are interpolated."""
+    """All frequencies divided by `factor`, which interpolates positions."""
 
     theta: float
     factor: float
@@ -38,7 +38,7 @@ class LinearRope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DynamicRope:
-    """Base grown with the length of the sequence once that passes `original_n_ctx`."""
+    """A base that grows with the length of the sequence beyond `original_n_ctx`."""
 
     theta: float
     factor: float
@@ -47,7 +47,7 @@ class DynamicRope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Llama3Rope:
-    """Long waves divided by `factor`, short ones kept, a smooth passage between."""
+    """Low frequencies divided by `factor`, high ones kept, a smooth transition between them."""
 
     theta: float
     factor: float
@@ -58,7 +58,7 @@ class Llama3Rope:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class YarnRope:
-    """Interpolation by parts with a factor on cosine and sine."""
+    """Interpolation by frequency, with a factor on cosine and sine."""
 
     theta: float
     factor: float
@@ -66,21 +66,21 @@ class YarnRope:
     beta_fast: float
     beta_slow: float
     attention_factor: float
-    """Multiplies cosine and sine; already resolved from ``mscale`` where the config gives that."""
+    """Multiplies cosine and sine; computed from ``mscale`` if the config gives that."""
     truncate: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LongRope:
-    """Each frequency divided by a factor of its own, from one list for short and one for long."""
+    """Each frequency divided by its own factor, from one list for short sequences, one for long."""
 
     theta: float
     short_factors: tuple[float, ...]
     long_factors: tuple[float, ...]
-    """For sequences longer than `original_n_ctx`, at all their positions."""
+    """For all positions of sequences longer than `original_n_ctx`."""
     original_n_ctx: int
     attention_factor: float
-    """Multiplies cosine and sine, at all lengths; already resolved from the lengths' ratio."""
+    """Multiplies cosine and sine at all lengths; computed from the ratio of the lengths."""
 
 
 Rope: TypeAlias = DefaultRope | LinearRope | DynamicRope | Llama3Rope | YarnRope | LongRope
@@ -92,13 +92,13 @@ class Rotary:
 
     rope: Rope
     dims: int
-    """How many of a head's coordinates turn, from the first on; the others pass."""
+    """How many of a head's coordinates are rotated, from the first on."""
 
 
 def rotary_tables(
     rotary: Rotary, n_pos: int, padding: Padding | None, *, dtype: DType, backend: Backend
 ) -> tuple[Float[Array, "*rows pos half"], Float[Array, "*rows pos half"]]:
-    """Return cosine and sine of every position's angles, for the first half of what turns.
+    """Return cosine and sine of each position's angles, one angle for each pair of coordinates.
 
     Parameters
     ----------
@@ -107,12 +107,12 @@ def rotary_tables(
     n_pos : int
         Length of the sequence. Some variants' frequencies depend on it.
     padding : Padding or None
-        Where each row's tokens stand, if there are pads. Each row then has frequencies for its
-        own length, as if it ran alone.
+        The positions of each row's tokens, if there are pads. Each row then has the frequencies
+        for its own length, as if it ran alone.
     dtype : dtype
-        Of the result; the computation is in float64.
+        Dtype of the result; the computation is in float64.
     backend : Backend
-        Where to compute.
+        The backend.
 
     Returns
     -------
@@ -130,7 +130,7 @@ def rotary_tables(
         by_length = {n: _frequencies(rotary, powers, n, backend) for n in set(padding.lengths)}
         inv_freq = xp.stack([by_length[n][0] for n in padding.lengths])
         factor = by_length[padding.lengths[0]][1]
-    # Computed as [half, pos] and turned: the order in which NumPy's backend keeps activations.
+    # Computed as [half, pos] and transposed: this is how NumPy's backend lays out activations.
     angles = inv_freq[..., :, None] * positions[..., None, :]
     cos, sin = xp.cos(angles) * factor, xp.sin(angles) * factor
     return xp.astype(cos, dtype).mT, xp.astype(sin, dtype).mT
@@ -174,7 +174,7 @@ def _llama3(rope: Llama3Rope, inv_freq: Float[Array, " half"], xp: Namespace) ->
 
 def _yarn(rope: YarnRope, powers: Float[Array, " half"], dims: int, xp: Namespace) -> Array:
     def dimension(turns: float) -> float:
-        """Return the coordinate pair that makes `turns` turns over the original context."""
+        """Return the coordinate pair that turns `turns` times within the original context."""
         ratio = rope.original_n_ctx / (turns * 2 * math.pi)
         return dims * math.log(ratio) / (2 * math.log(rope.theta))
 

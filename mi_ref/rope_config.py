@@ -1,4 +1,4 @@
-"""Reading the rotary variant of a HuggingFace config, old style or new."""
+"""Reading the rotary variant from a HuggingFace config, in the old or the new style."""
 
 from __future__ import annotations
 
@@ -33,32 +33,33 @@ def read_rope(
     default_original: int | None = None,
     kinds: tuple[str, ...] = KINDS,
 ) -> Rotary:
-    """Return the rotary embedding that `read` asks for.
+    """Return the rotary embedding that a config describes.
 
     Old files have ``rope_theta`` and ``rope_scaling`` (``type`` or ``rope_type``); transformers 5
-    writes one ``rope_parameters``. What both give, ``rope_scaling`` decides, as there.
+    writes a single ``rope_parameters``. If a file has both, ``rope_scaling`` wins, as in
+    transformers.
 
     Parameters
     ----------
     read : HfConfig
         The config.
     n_ctx : int
-        Positions the model was made for.
+        Positions that the model was trained for.
     d_head : int
         Width of a head.
     default_theta : float
-        Base, where the config gives none.
+        Default of the base.
     theta_key : str
-        What old files call the base.
+        Key of the base in old files.
     partial_key : str or None
-        What old files call the part of a head that turns; None if all of it does.
+        Key of the rotated fraction of a head in old files; None if the whole head is rotated.
     default_partial : float
-        That part, where the config gives none.
+        Default of that fraction.
     default_original : int or None
-        Positions before scaling, where the config gives none outside of the rope parameters; None
-        to take them from there.
+        Default of the positions before scaling, if they are given outside the rope parameters;
+        None if they are given inside.
     kinds : tuple of str
-        The variants that the family knows.
+        The variants that the family supports.
 
     Source: transformers 5.23.0 ``RotaryEmbeddingConfigMixin``.
     """
@@ -71,7 +72,7 @@ def read_rope(
     if partial_key is not None:
         partial = inner.number("partial_rotary_factor", partial)
     original = "original_max_position_embeddings"
-    # Where both stand, HuggingFace lets the outer original length win.
+    # If both are given, HuggingFace uses the outer original length.
     outside = read.has(original) or default_original is not None
     n_original = read.integer(original, default_original or n_ctx) if outside else None
     return rotary(
@@ -96,9 +97,9 @@ def read_rope_by_type(
     n_ctx, d_head
         As for `read_rope`.
     thetas : mapping
-        For each type of layer, what old files call its base, and the base where none is given.
+        For each type of layer, the key of its base in old files, and the default of the base.
     scaled : str
-        The type that the ``rope_scaling`` of old files is for.
+        The type that the ``rope_scaling`` of old files applies to.
     """
     outer = read.nested("rope_parameters", read.section("rope_parameters"))
     found = {}
@@ -120,7 +121,7 @@ def rotary(
     width: float,
     kinds: tuple[str, ...] = KINDS,
 ) -> Rotary:
-    """Return the rotary embedding of one set of rope parameters.
+    """Return the rotary embedding that one set of rope parameters describes.
 
     Parameters
     ----------
@@ -129,18 +130,18 @@ def rotary(
     theta : float
         Base.
     n_ctx : int
-        Positions the model was made for.
+        Positions that the model was trained for.
     n_original : int or None
-        Positions it was made for before scaling, if the config gives that outside of `read`.
+        Positions that it was trained for before scaling, if the config gives them outside `read`.
     width : float
-        How much of a head turns; rounded down.
+        How many coordinates of a head are rotated; rounded down.
     kinds : tuple of str
         The variants allowed.
     """
     dims = int(width)
     read.require(
         dims % 2 == 0 and dims > 0,
-        f"rotary embedding turns {dims} coordinates of a head; it needs an even number",
+        f"rotary embedding: expected an even number of a head's coordinates, got {dims}",
     )
     return Rotary(rope=_variant(read, theta, n_ctx, n_original, dims, kinds), dims=dims)
 
@@ -156,7 +157,7 @@ def _variant(
     names = {kind: kind for kind in kinds}
     if "longrope" in kinds:
         names["su"] = "longrope"
-    # "type" is the older spelling; where both stand, HuggingFace reads "rope_type".
+    # "type" is the older spelling; if both are given, HuggingFace reads "rope_type".
     older = "default" if read.has("rope_type") else read.choice("type", names, "default")
     if read.has("rope_type") and read.has("type"):
         read.choice("type", names)
@@ -164,8 +165,8 @@ def _variant(
         case "linear":
             return LinearRope(theta=theta, factor=read.number("factor"))
         case "dynamic":
-            # From max_position_embeddings, also where an original length stands in the config:
-            # HuggingFace does not read that one here, and the fence will say so.
+            # HuggingFace uses max_position_embeddings here and does not read an original length,
+            # which the fence therefore refuses.
             return DynamicRope(theta=theta, factor=read.number("factor"), original_n_ctx=n_ctx)
         case "llama3":
             return Llama3Rope(
@@ -205,7 +206,7 @@ def _original(read: HfConfig, n_ctx: int, n_original: int | None) -> int:
 
 def _yarn(read: HfConfig, theta: float, n_ctx: int, n_original: int | None) -> YarnRope:
     original = _original(read, n_ctx, n_original)
-    # Null stands for the ratio of the lengths; HuggingFace fails if the key is not there at all.
+    # Null means the ratio of the lengths; HuggingFace fails if the key is absent.
     factor = (
         read.number("factor", n_ctx / original) if read.null("factor") else read.number("factor")
     )
@@ -222,11 +223,11 @@ def _yarn(read: HfConfig, theta: float, n_ctx: int, n_original: int | None) -> Y
         beta_fast=read.number("beta_fast", 32.0),
         beta_slow=read.number("beta_slow", 1.0),
         attention_factor=read.number("attention_factor", inferred),
-        # Null counts as false, absence as true.
+        # Null means false, absence true.
         truncate=read.flag("truncate", not read.null("truncate")),
     )
 
 
 def _temper(factor: float, mscale: float) -> float:
-    """Return yarn's factor on cosine and sine for a stretch of `factor` (arXiv:2309.00071 §3.4)."""
+    """Return yarn's factor on cosine and sine for a stretch by `factor` (arXiv:2309.00071 §3.4)."""
     return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0

@@ -98,7 +98,7 @@ def run_layers(
         assert isinstance(layer, RecurrentLayer)
         tap, before = plan.tap(number), states[number]
         resid, values, after[number] = _block(w, layer, resid, first_values, before, tap, context)
-        if first_values is None and isinstance(layer.attn, TimeMix7):
+        if first_values is None and isinstance(layer.mixer, TimeMix7):
             first_values = values
     return Passed(resid, first_values, after)
 
@@ -118,7 +118,7 @@ def _block(
     x = apply_norm(w.ln1, layer.ln1, resid, tap, (at.ln1_scale, at.ln1_normalized), ops)
     x = tap(at.attn_in, x)
     before = tap(at.rwkv_shift, context.rows.shifted(x, state.attn_shift))
-    out, values, wkv = _time_mix(w, layer.attn, x, before, first_values, state.wkv, tap, context)
+    out, values, wkv = _time_mix(w, layer.mixer, x, before, first_values, state.wkv, tap, context)
     attn_out = tap(at.attn_out_raw, ops.linear(out, w.attn.out.weight, None))
     resid = tap(at.resid_mid, resid + tap(at.attn_out, attn_out))
     y = apply_norm(w.ln2, layer.ln2, resid, tap, (at.ln2_scale, at.ln2_normalized), ops)

@@ -244,7 +244,7 @@ def _refuse_attention(model: Model, caller: str) -> None:
 
 def _zeros(model: Model, layer: int, batch: int) -> LayerState:
     cfg, like, xp = model.cfg, model.params.embed, model.backend.xp
-    attn = cfg.layers[layer].attn
+    attn = cfg.layers[layer].mixer
 
     def zeros(*shape: int) -> Array:
         return xp.zeros((batch, *shape), dtype=like.dtype, device=like.device)

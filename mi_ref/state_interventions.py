@@ -118,7 +118,7 @@ def token_removal(
     sites: list[tuple[LayerSite, Intervention]] = []
     if write:
         sites.append((at.rwkv_write, Scale(where)))
-    if erase and isinstance(model.cfg.layers[0].attn, TimeMix7):
+    if erase and isinstance(model.cfg.layers[0].mixer, TimeMix7):
         sites.append((at.rwkv_kk, Scale(where)))
     if decay:
         sites.append((at.rwkv_decay, Fill(where, value=1.0)))

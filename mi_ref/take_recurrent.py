@@ -1,9 +1,9 @@
-"""Which parameters a recurrent block has, and how they are taken from a checkpoint."""
+"""The parameters of a recurrent block, and reading them from a checkpoint."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import assert_never
 
 from mi_ref.config import ChannelMix, RecurrentLayer, TimeMix6, TimeMix7
 from mi_ref.params import (
@@ -13,57 +13,58 @@ from mi_ref.params import (
     TimeMix6Params,
     TimeMix7Params,
 )
+from mi_ref.tensor_reader import TensorReader
 from mi_ref.weight_names import Axis, Module, Parameter
 
-if TYPE_CHECKING:
-    from mi_ref.take_params import Taker
-
 INPUTS_6 = ("w", "k", "v", "r", "g")
-"""What RWKV-6 mixes with the token before: inputs of decay, key, value, receptance, gate."""
+"""What RWKV-6 mixes with the previous token: inputs of decay, key, value, receptance, gate."""
 INPUTS_7 = ("r", "w", "k", "v", "a", "g")
-"""The same of RWKV-7; a is the input of the in-context learning rate."""
+"""The same for RWKV-7; a is the input of the in-context learning rate."""
 
 
 def recurrent_modules(layer: RecurrentLayer, d_model: int) -> Iterator[Module | Parameter]:
-    """Yield every module and parameter that a recurrent block's structure asks for."""
+    """Yield every module and parameter that a recurrent block's structure requires."""
     model = ("d_model", d_model)
-    attn = layer.attn
-    heads = (f"n_heads {attn.n_heads} × d_head {attn.d_head}", attn.n_heads * attn.d_head)
+    mixer = layer.mixer
+    heads = (f"n_heads {mixer.n_heads} × d_head {mixer.d_head}", mixer.n_heads * mixer.d_head)
     yield Module("ln1", model, None, True)
     for slot in ("receptance", "key", "value"):
         yield Module(slot, heads, model, False)
-    if isinstance(attn, TimeMix6):
-        yield from _time_mix_6(attn, model, heads)
-    else:
-        yield from _time_mix_7(attn, model, heads)
-    yield Parameter("bonus", (("n_heads", attn.n_heads), ("d_head", attn.d_head)))
+    match mixer:
+        case TimeMix6():
+            yield from _time_mix_6(mixer, model, heads)
+        case TimeMix7():
+            yield from _time_mix_7(mixer, model, heads)
+        case _:
+            assert_never(mixer)
+    yield Parameter("bonus", (("n_heads", mixer.n_heads), ("d_head", mixer.d_head)))
     yield Module("group_norm", heads, None, True)
     yield Module("out", model, heads, False)
     yield Module("ln2", model, None, True)
     yield from _channel_mix(layer.mlp, model)
 
 
-def _time_mix_6(attn: TimeMix6, model: Axis, heads: Axis) -> Iterator[Module | Parameter]:
+def _time_mix_6(mixer: TimeMix6, model: Axis, heads: Axis) -> Iterator[Module | Parameter]:
     yield Parameter("shift", (model,))
     for name in INPUTS_6:
         yield Parameter(f"shift_{name}", (model,))
-        yield from _low_rank(f"shift_{name}", ("d_shift", attn.d_shift), model, model)
+        yield from _low_rank(f"shift_{name}", ("d_shift", mixer.d_shift), model, model)
     yield Parameter("decay", (heads,))
-    yield from _low_rank("decay", ("d_decay", attn.d_decay), model, heads)
+    yield from _low_rank("decay", ("d_decay", mixer.d_decay), model, heads)
     yield Module("gate", heads, model, False)
 
 
-def _time_mix_7(attn: TimeMix7, model: Axis, heads: Axis) -> Iterator[Parameter]:
+def _time_mix_7(mixer: TimeMix7, model: Axis, heads: Axis) -> Iterator[Parameter]:
     for name in INPUTS_7:
         yield Parameter(f"shift_{name}", (model,))
     yield Parameter("decay", (heads,))
-    yield from _low_rank("decay", ("d_decay", attn.d_decay), model, heads)
+    yield from _low_rank("decay", ("d_decay", mixer.d_decay), model, heads)
     yield Parameter("rate", (heads,))
-    yield from _low_rank("rate", ("d_rate", attn.d_rate), model, heads)
-    if attn.d_value is not None:
+    yield from _low_rank("rate", ("d_rate", mixer.d_rate), model, heads)
+    if mixer.d_value is not None:
         yield Parameter("value_mix", (heads,))
-        yield from _low_rank("value_mix", ("d_value", attn.d_value), model, heads)
-    yield from _low_rank("gate", ("d_gate", attn.d_gate), model, heads)
+        yield from _low_rank("value_mix", ("d_value", mixer.d_value), model, heads)
+    yield from _low_rank("gate", ("d_gate", mixer.d_gate), model, heads)
     yield Parameter("removal", (heads,))
     yield Parameter("key_rate", (heads,))
 
@@ -83,71 +84,77 @@ def _low_rank(slot: str, rank: Axis, into: Axis, out: Axis) -> Iterator[Paramete
     yield Parameter(f"{slot}_up", (out, rank))
 
 
-def take_recurrent_layer(taker: Taker, layer: RecurrentLayer, number: int) -> RecurrentLayerParams:
+def read_recurrent_layer(
+    tensors: TensorReader, layer: RecurrentLayer, number: int
+) -> RecurrentLayerParams:
     """Return the parameters of one block."""
-    path = taker.names.path
+    path = tensors.names.path
     attn: TimeMix6Params | TimeMix7Params
-    if isinstance(layer.attn, TimeMix6):
-        attn = _take_time_mix_6(taker, layer, number)
-    else:
-        attn = _take_time_mix_7(taker, layer, layer.attn, number)
+    match layer.mixer:
+        case TimeMix6():
+            attn = _read_time_mix_6(tensors, layer, number)
+        case TimeMix7():
+            attn = _read_time_mix_7(tensors, layer, layer.mixer, number)
+        case _:
+            assert_never(layer.mixer)
     gated = layer.mlp.gated
     return RecurrentLayerParams(
-        ln1=taker.norm(path("ln1", number), layer.ln1),
+        ln1=tensors.norm(path("ln1", number), layer.ln1),
         attn=attn,
-        ln2=taker.norm(path("ln2", number), layer.ln2),
+        ln2=tensors.norm(path("ln2", number), layer.ln2),
         mlp=ChannelMixParams(
-            shift=taker.parameter("mlp_shift", number),
-            into=taker.linear(path("mlp_in", number)),
-            out=taker.linear(path("mlp_out", number)),
-            gate_shift=taker.parameter("mlp_gate_shift", number) if gated else None,
-            gate=taker.linear(path("mlp_gate", number)) if gated else None,
+            shift=tensors.parameter("mlp_shift", number),
+            into=tensors.linear(path("mlp_in", number)),
+            out=tensors.linear(path("mlp_out", number)),
+            gate_shift=tensors.parameter("mlp_gate_shift", number) if gated else None,
+            gate=tensors.linear(path("mlp_gate", number)) if gated else None,
         ),
     )
 
 
-def _take_time_mix_6(taker: Taker, layer: RecurrentLayer, number: int) -> TimeMix6Params:
-    path, parameter = taker.names.path, taker.parameter
+def _read_time_mix_6(tensors: TensorReader, layer: RecurrentLayer, number: int) -> TimeMix6Params:
+    path, parameter = tensors.names.path, tensors.parameter
     return TimeMix6Params(
         shift=parameter("shift", number),
         shifts={name: parameter(f"shift_{name}", number) for name in INPUTS_6},
-        shift_maps={name: _take_low_rank(taker, f"shift_{name}", number) for name in INPUTS_6},
-        receptance=taker.linear(path("receptance", number)),
-        key=taker.linear(path("key", number)),
-        value=taker.linear(path("value", number)),
-        gate=taker.linear(path("gate", number)),
-        out=taker.linear(path("out", number)),
+        shift_maps={name: _read_low_rank(tensors, f"shift_{name}", number) for name in INPUTS_6},
+        receptance=tensors.linear(path("receptance", number)),
+        key=tensors.linear(path("key", number)),
+        value=tensors.linear(path("value", number)),
+        gate=tensors.linear(path("gate", number)),
+        out=tensors.linear(path("out", number)),
         decay=parameter("decay", number),
-        decay_map=_take_low_rank(taker, "decay", number),
+        decay_map=_read_low_rank(tensors, "decay", number),
         bonus=parameter("bonus", number),
-        group_norm=taker.norm(path("group_norm", number), layer.ln1),
+        group_norm=tensors.norm(path("group_norm", number), layer.ln1),
     )
 
 
-def _take_time_mix_7(
-    taker: Taker, layer: RecurrentLayer, attn: TimeMix7, number: int
+def _read_time_mix_7(
+    tensors: TensorReader, layer: RecurrentLayer, mixer: TimeMix7, number: int
 ) -> TimeMix7Params:
-    path, parameter = taker.names.path, taker.parameter
-    mixed = attn.d_value is not None
+    path, parameter = tensors.names.path, tensors.parameter
+    mixed = mixer.d_value is not None
     return TimeMix7Params(
         shifts={name: parameter(f"shift_{name}", number) for name in INPUTS_7},
-        receptance=taker.linear(path("receptance", number)),
-        key=taker.linear(path("key", number)),
-        value=taker.linear(path("value", number)),
-        out=taker.linear(path("out", number)),
+        receptance=tensors.linear(path("receptance", number)),
+        key=tensors.linear(path("key", number)),
+        value=tensors.linear(path("value", number)),
+        out=tensors.linear(path("out", number)),
         decay=parameter("decay", number),
-        decay_map=_take_low_rank(taker, "decay", number),
+        decay_map=_read_low_rank(tensors, "decay", number),
         rate=parameter("rate", number),
-        rate_map=_take_low_rank(taker, "rate", number),
+        rate_map=_read_low_rank(tensors, "rate", number),
         value_mix=parameter("value_mix", number) if mixed else None,
-        value_map=_take_low_rank(taker, "value_mix", number) if mixed else None,
-        gate_map=_take_low_rank(taker, "gate", number),
+        value_map=_read_low_rank(tensors, "value_mix", number) if mixed else None,
+        gate_map=_read_low_rank(tensors, "gate", number),
         removal=parameter("removal", number),
         key_rate=parameter("key_rate", number),
         bonus=parameter("bonus", number),
-        group_norm=taker.norm(path("group_norm", number), layer.ln1),
+        group_norm=tensors.norm(path("group_norm", number), layer.ln1),
     )
 
 
-def _take_low_rank(taker: Taker, slot: str, number: int) -> LowRank:
-    return LowRank(taker.parameter(f"{slot}_down", number), taker.parameter(f"{slot}_up", number))
+def _read_low_rank(tensors: TensorReader, slot: str, number: int) -> LowRank:
+    down, up = (tensors.parameter(f"{slot}_{end}", number) for end in ("down", "up"))
+    return LowRank(down, up)

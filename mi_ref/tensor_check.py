@@ -1,4 +1,4 @@
-"""Whether a checkpoint's tensors are those that its config asks for: each used, or refused."""
+"""Whether a checkpoint's tensors are exactly those that its config requires."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class TensorFault:
 def check_tensors(
     cfg: DecoderConfig, names: WeightNames, info: Mapping[str, TensorInfo], *, source: str
 ) -> None:
-    """Refuse a checkpoint with a tensor missing, misshapen or unused.
+    """Refuse a checkpoint with missing, misshapen or unused tensors.
 
     Raises
     ------
     WeightError
-        Listing all of them, with the sizes in the config that each shape comes from.
+        With all of them, and the sizes in the config that each expected shape comes from.
     """
     if faults := tensor_faults(cfg, names, info):
         shown = "\n  ".join(map(str, faults[:12]))
         more = f"\n  and {len(faults) - 12} more" if len(faults) > 12 else ""
         raise WeightError(
             f"the weights of {source} do not fit its config.json:\n  {shown}{more}\n"
-            "Are config and weights from the same checkpoint, and is it whole?"
+            "Check that config and weights are from the same checkpoint and that it is complete."
         )
 
 
@@ -55,13 +55,13 @@ def tensor_faults(
     expected = {name: (shape, why) for name, shape, why in _expected(cfg, names)}
     spared = names.spared(cfg.n_layers)
     if cfg.tied:
-        # HuggingFace ties only if the file lacks one of the two, or holds them equal.
+        # HuggingFace ties only if the file lacks one of the two, or if both are equal.
         spared.add(f"{names.unembed}.weight")
     for name, (shape, why) in expected.items():
         if name not in info:
-            faults.append(TensorFault("missing", name, f"is missing: {shape} = ({why}) was needed"))
+            faults.append(TensorFault("missing", name, f"is missing: expected {shape} = ({why})"))
         elif info[name].shape != shape:
-            detail = f"is {info[name].shape}; config.json asks for {shape} = ({why})"
+            detail = f"has shape {info[name].shape}; config.json requires {shape} = ({why})"
             faults.append(TensorFault("misshapen", name, detail))
     faults += [
         TensorFault("unused", name, f"{tensor.shape} is not used by this architecture")
@@ -72,7 +72,7 @@ def tensor_faults(
 
 
 def _expected(cfg: DecoderConfig, names: WeightNames) -> Iterator[_Expected]:
-    """Yield name, shape and the meaning of that shape for every tensor the config asks for."""
+    """Yield name, shape and the meaning of the shape of every tensor that the config requires."""
     vocab, model = ("d_vocab", cfg.d_vocab), ("d_model", cfg.d_model)
     yield _tensor(f"{names.prefix}{names.embed}.weight", vocab, model)
     if cfg.learned_positions:
@@ -113,7 +113,7 @@ def _transformer_block(
 
 
 def _joined(fused: Fused, parts: list[Module]) -> Module:
-    """Return the one module as which `parts` are stored."""
+    """Return the single module that `parts` are stored as."""
     label = " + ".join(part.out[0] for part in parts)
     out = (f"{label} ×", sum(part.out[1] for part in parts))
     return Module(fused.slots[0], out, parts[0].into, parts[0].bias)

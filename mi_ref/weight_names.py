@@ -1,43 +1,55 @@
-"""Which modules a decoder has, and where a family's checkpoints keep each of them."""
+"""The modules of a transformer block, and the names of their tensors in a family's checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import assert_never
 
 from mi_ref._typing import Array
-from mi_ref.config import MLP, Attention, Experts, GatedMLP, Layer, LayerNorm, NormKind
+from mi_ref.config import (
+    MLP,
+    Attention,
+    Experts,
+    GatedMLP,
+    Layer,
+    LayerNorm,
+    NormKind,
+    PlainMLP,
+    QKNorm,
+    ScoreCap,
+)
 
 Axis = tuple[str, int]
-"""What an axis counts, and how many there are."""
+"""What an axis counts, and its length."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fused:
-    """Several modules that checkpoints keep in one tensor, one after the other."""
+    """Several modules that checkpoints store in one tensor, one after the other."""
 
     path: str
     slots: tuple[str, ...]
     per_head: bool
-    """Whether they take turns head by head: first head of each, second head of each, …"""
+    """Whether they alternate by head: the first head of each, the second head of each, …"""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """Where checkpoints keep a parameter that is no module's weight or bias, and in what form."""
+    """Where and how checkpoints store a parameter that is not a module's weight or bias."""
 
     path: str
-    """The tensor's whole name below its block."""
+    """The tensor's full name within its block."""
     transposed: bool = False
     ones: int = 0
-    """Axes of length one that come before its own."""
+    """Number of leading axes of length one."""
     axis: int | None = None
-    """If it is one of several in a tensor, the axis along which these follow each other; None for
-    an axis of their own, before the others."""
+    """If several parameters share the tensor, the axis along which they are concatenated; None if
+    they are stacked along an additional first axis."""
     index: int = 0
-    """Which of them."""
+    """This parameter's place among them."""
     count: int = 1
-    """How many they are."""
+    """Number of parameters in the tensor."""
 
     def axes(self, axes: tuple[Axis, ...]) -> tuple[Axis, ...]:
         """Return the axes of the stored tensor, given the parameter's."""
@@ -49,8 +61,8 @@ class Stored:
             stored[self.axis] = (f"{self.count} × {label} {size} ×", self.count * size)
         return (("one", 1),) * self.ones + tuple(stored)
 
-    def take(self, tensor: Array) -> Array:
-        """Return the parameter, a view of the stored tensor."""
+    def part_of(self, tensor: Array) -> Array:
+        """Return the parameter, as a view of the stored tensor."""
         for _ in range(self.ones):
             tensor = tensor[0, ...]
         if self.count > 1 and self.axis is None:
@@ -64,39 +76,39 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightNames:
-    """Where a family's checkpoints keep each module: its path without ``.weight`` or ``.bias``.
+    """Where a family's checkpoints store each module: its path without ``.weight`` or ``.bias``.
 
-    In paths below a block, ``{layer}`` stands for its number and ``{expert}`` for an expert's.
+    In paths within a block, ``{layer}`` is the block's number and ``{expert}`` an expert's.
     """
 
     prefix: str
-    """Of all paths but `unembed`. Files of the bare model, without its head, leave it out."""
+    """Start of all paths except `unembed`. Files of the model without its head omit it."""
     embed: str
     pos_embed: str | None
     ln_embed: str | None
     ln_final: str
     unembed: str
     block: str
-    """Of all paths in `modules`, `fused` and `stored`."""
+    """Start of all paths in `modules`, `fused` and `stored`, after `prefix`."""
     modules: Mapping[str, str]
-    """Slot of a `Module` of `modules_of` to path."""
+    """From slot of a `Module` to path."""
     fused: tuple[Fused, ...]
     stored: Mapping[str, Stored]
-    """Slot of a `Parameter` of `modules_of` to where and how it is kept."""
+    """From slot of a `Parameter` to where and how it is stored."""
     transposed: bool
     """Whether linear maps are stored ``[d_in, d_out]``."""
     ignored: tuple[str, ...]
-    """Tensors below a block that may be present and carry nothing."""
+    """Tensors within a block that may be present and contain no parameters."""
     others: tuple[WeightNames, ...]
-    """Other layouts in which the family's checkpoints come."""
+    """Other layouts of the family's checkpoints."""
 
     def found_in(self, tensors: Collection[str]) -> WeightNames:
-        """Return the names that a file with those tensors uses: which layout, prefix or not."""
+        """Return the names that a file with these tensors uses: its layout, with prefix or not."""
         layouts = (self, *self.others)
         whole = [n for n in layouts if f"{n.prefix}{n.embed}.weight" in tensors]
         bare = [replace(n, prefix="") for n in layouts if f"{n.embed}.weight" in tensors]
         found = whole or bare or [self]
-        # Of several layouts with one embedding, the one of which most is there.
+        # Layouts may share the embedding's name: choose the one with most tensors present.
         return max(found, key=lambda names: names._held(tensors))
 
     def _held(self, tensors: Collection[str]) -> int:
@@ -111,11 +123,11 @@ class WeightNames:
         return self.prefix + (self.block + path).format(layer=layer, expert=expert)
 
     def stored_path(self, slot: str, layer: int) -> str:
-        """Return the name of the tensor that has a block's `Parameter`."""
+        """Return the name of the tensor that stores a block's `Parameter`."""
         return self.prefix + self.block.format(layer=layer) + self.stored[slot].path
 
     def spared(self, n_layers: int) -> set[str]:
-        """Return the names of all tensors that may be present and carry nothing."""
+        """Return the names of all tensors that may be present and contain no parameters."""
         paths = [self.prefix + self.block + path for path in self.ignored]
         return {path.format(layer=layer) for path in paths for layer in range(n_layers)}
 
@@ -126,23 +138,23 @@ class Module:
 
     slot: str
     out: Axis
-    """Of a norm, its width."""
+    """Outputs; the width of a norm."""
     into: Axis | None
-    """None for a norm."""
+    """Inputs; None for a norm."""
     bias: bool
     expert: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a block that is no module's weight or bias."""
+    """One parameter of a block that is not a module's weight or bias."""
 
     slot: str
     axes: tuple[Axis, ...]
 
 
 def modules_of(layer: Layer, d_model: int) -> Iterator[Module]:
-    """Yield every module that a transformer block's structure asks for."""
+    """Yield every module that a transformer block's structure requires."""
     model = ("d_model", d_model)
     for slot, norm in (("ln1", layer.ln1), ("ln1_post", layer.ln1_post)):
         yield from _norm(slot, norm, model)
@@ -159,27 +171,37 @@ def _attention(attn: Attention, model: Axis) -> Iterator[Module]:
     yield Module("query", query, model, attn.bias_qkv)
     yield Module("key", key, model, attn.bias_qkv)
     yield Module("value", key, model, attn.bias_qkv)
-    if attn.qk_norm is not None:
-        head = ("d_head", attn.d_head)
-        per_head = attn.qk_norm.per_head
-        yield from _norm("q_norm", attn.qk_norm.norm, head if per_head else query)
-        yield from _norm("k_norm", attn.qk_norm.norm, head if per_head else key)
+    for extra in attn.extras:
+        match extra:
+            case QKNorm(norm=norm, per_head=per_head):
+                head = ("d_head", attn.d_head)
+                yield from _norm("q_norm", norm, head if per_head else query)
+                yield from _norm("k_norm", norm, head if per_head else key)
+            case ScoreCap():
+                pass
+            case _:
+                assert_never(extra)
     yield Module("out", model, query, attn.bias_out)
 
 
 def _mlp(mlp: MLP, model: Axis) -> Iterator[Module]:
     neurons = ("d_mlp", mlp.d_mlp)
-    if isinstance(mlp, Experts):
-        yield Module("router", ("n_experts", mlp.n_experts), model, False)
-        for expert in range(mlp.n_experts):
-            yield Module("expert_gate", neurons, model, False, expert)
-            yield Module("expert_in", neurons, model, False, expert)
-            yield Module("expert_out", model, neurons, False, expert)
-        return
-    if isinstance(mlp, GatedMLP):
-        yield Module("mlp_gate", neurons, model, mlp.bias)
-    yield Module("mlp_in", neurons, model, mlp.bias)
-    yield Module("mlp_out", model, neurons, mlp.bias)
+    match mlp:
+        case GatedMLP(bias=bias):
+            yield Module("mlp_gate", neurons, model, bias)
+            yield Module("mlp_in", neurons, model, bias)
+            yield Module("mlp_out", model, neurons, bias)
+        case PlainMLP(bias=bias):
+            yield Module("mlp_in", neurons, model, bias)
+            yield Module("mlp_out", model, neurons, bias)
+        case Experts(n_experts=n_experts):
+            yield Module("router", ("n_experts", n_experts), model, False)
+            for expert in range(n_experts):
+                yield Module("expert_gate", neurons, model, False, expert)
+                yield Module("expert_in", neurons, model, False, expert)
+                yield Module("expert_out", model, neurons, False, expert)
+        case _:
+            assert_never(mlp)
 
 
 def _norm(slot: str, norm: NormKind | None, width: Axis) -> Iterator[Module]:

@@ -1,8 +1,8 @@
-"""Tensors of a safetensors checkpoint, memory-mapped; knows files and dtypes, no model.
+"""The tensors of a safetensors checkpoint, memory-mapped. Knows files and dtypes but no models.
 
-The header is read here rather than through `safetensors` because the library copies every tensor
-and offers no NumPy bfloat16, while a mapped float32 weight can be used where it lies: no copy, no
-second of loading, memory shared between processes. Pickled formats are never opened.
+Headers are parsed here rather than with the `safetensors` library, which copies every tensor and
+has no bfloat16 for NumPy. A mapped float32 weight is used in place: it is not copied, takes no time
+to load, and is shared between processes. Pickled formats are never opened.
 
 Source: https://huggingface.co/docs/safetensors (file format).
 """
@@ -28,7 +28,7 @@ HostArray: TypeAlias = npt.NDArray[Any]
 
 _STORED = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 READABLE = tuple(_STORED)
-"""The dtypes that weights are read from."""
+"""The stored dtypes that weights can be read from."""
 
 _MAX_HEADER_BYTES = 100_000_000
 _CHUNK = 1 << 22
@@ -36,10 +36,10 @@ _CHUNK = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """What a file's header says of one tensor."""
+    """What a file's header says about one tensor."""
 
     dtype: str
-    """As safetensors spells it: ``F32``, ``BF16``, …"""
+    """In safetensors' spelling: ``F32``, ``BF16``, …"""
     shape: tuple[int, ...]
 
 
@@ -59,13 +59,13 @@ class Weights:
     paths : iterable of Path
         Safetensors files.
     weight_map : mapping or None
-        Tensor name to file name, from ``model.safetensors.index.json``; checked against the files.
+        From tensor to file name, from ``model.safetensors.index.json``; checked against the files.
 
     Raises
     ------
     WeightError
-        If a file is truncated or malformed, a tensor stands in two files, or the index and the
-        files disagree.
+        If a file is truncated or malformed, a tensor is in two files, or the index and the files
+        disagree.
     """
 
     def __init__(self, paths: Iterable[Path], weight_map: Mapping[str, str] | None = None) -> None:
@@ -76,7 +76,9 @@ class Weights:
             for name, info, start, stop in _read_header(path):
                 if name in self._places:
                     other = self._paths[self._places[name].file].name
-                    raise WeightError(f"{name} stands in both {other} and {path.name}.")
+                    raise WeightError(
+                        f"{name} is in both {other} and {path.name}. Fetch the files again."
+                    )
                 self._places[name] = _Place(info, number, start, stop)
             with path.open("rb") as file:
                 self._maps.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
@@ -88,22 +90,29 @@ class Weights:
         return {name: place.info for name, place in self._places.items()}
 
     def load(self, name: str, dtype: str) -> HostArray:
-        """Return tensor `name` as a host array of `dtype`, ``"float32"`` or ``"float64"``.
+        """Return tensor `name` as a read-only host array of `dtype`.
 
-        Read-only: a view of the mapped file if it is stored so, else a decoded copy (bfloat16 and
-        float16 values are exact in either). The stored bytes of a copy are handed back to the
-        system.
+        The array is a view of the mapped file if the tensor is stored in `dtype`, else a decoded
+        copy, which is exact for bfloat16 and float16. The memory of the bytes that a copy was
+        decoded from is released.
+
+        Parameters
+        ----------
+        name : str
+            The tensor.
+        dtype : {"float32", "float64"}
+            The dtype of the array.
 
         Raises
         ------
         WeightError
-            If it is stored in a dtype that holds no plain weights, or is not finite.
+            If the stored dtype cannot be read, or a value is not finite.
         """
         place = self._places[name]
         if place.info.dtype not in _STORED:
             raise WeightError(
-                f"{name} is stored as {place.info.dtype}; this package reads"
-                f" {', '.join(_STORED)}. Quantised checkpoints need their original weights."
+                f"{name} is stored as {place.info.dtype}; expected one of {', '.join(_STORED)}."
+                " Quantised weights cannot be read: use the original checkpoint."
             )
         stored = np.dtype(_STORED[place.info.dtype])
         count = math.prod(place.info.shape)
@@ -113,11 +122,11 @@ class Weights:
         _check_finite(flat, name)
         if flat is not raw:
             _release(mapped, place.start, place.stop)
-        flat.flags.writeable = False  # as a mapped file is: a model is never changed in place
+        flat.flags.writeable = False  # like a mapped file: models are never changed in place
         return flat.reshape(place.info.shape)
 
     def sha256(self) -> str:
-        """Return the SHA-256 of all files' bytes, in the order given, as hex."""
+        """Return the SHA-256 of the files' bytes, in their order, as a hexadecimal string."""
         import hashlib
 
         digest = hashlib.sha256()
@@ -128,16 +137,16 @@ class Weights:
 
 
 def _read_header(path: Path) -> list[tuple[str, TensorInfo, int, int]]:
-    """Read name, info and absolute byte range of each tensor; refuse whatever does not add up."""
+    """Return name, info and absolute byte range of each tensor, after checking that they fit."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
         length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else -1
         if not 2 <= length <= min(size - 8, _MAX_HEADER_BYTES):
             raise WeightError(
-                f"{path} is {size} bytes long and no complete safetensors file: its first 8 bytes"
+                f"{path} is not a complete safetensors file: it has {size} bytes, and the first 8"
                 f" announce a header of {length} bytes. Was the download interrupted, or is it a"
-                " Git LFS pointer?"
+                " Git LFS pointer? Fetch it again."
             )
         text = file.read(length)
     try:
@@ -151,7 +160,7 @@ def _read_header(path: Path) -> list[tuple[str, TensorInfo, int, int]]:
         bounds = sorted((start, stop) for _, _, start, stop in entries)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightError(
-            f"the header of {path} is not that of a safetensors file: {error}."
+            f"the header of {path} is not that of a safetensors file: {error}. Fetch it again."
         ) from error
     begin, needed = 8 + length, max((stop for _, stop in bounds), default=0)
     if begin + needed > size:
@@ -163,29 +172,30 @@ def _read_header(path: Path) -> list[tuple[str, TensorInfo, int, int]]:
         later[0] < earlier[1] for earlier, later in pairwise(bounds)
     ):
         raise WeightError(
-            f"the header of {path} gives tensors ranges that overlap or run backwards."
+            f"the header of {path} gives tensors ranges that overlap or run backwards. Fetch it"
+            " again."
         )
     for name, info, start, stop in entries:
         width = np.dtype(_STORED[info.dtype]).itemsize if info.dtype in _STORED else None
         if width is not None and math.prod(info.shape) * width != stop - start:
             raise WeightError(
-                f"{name} in {path} is {info.dtype} {info.shape}, which takes"
-                f" {math.prod(info.shape) * width} bytes; its header gives it {stop - start}."
+                f"{name} in {path}: expected {math.prod(info.shape) * width} bytes for"
+                f" {info.dtype} {info.shape}, got {stop - start}. Fetch the file again."
             )
     return [(name, info, begin + start, begin + stop) for name, info, start, stop in entries]
 
 
 def _sizes(values: Any) -> tuple[int, ...]:
-    """Return whole numbers that count something, as JSON gave them; refuse all others."""
+    """Return parsed sizes or offsets, which are whole numbers from 0 up."""
     if not all(type(value) is int and value >= 0 for value in values):
-        raise ValueError(f"{values} should be whole numbers that are not negative")
+        raise ValueError(f"expected whole numbers from 0 up, got {values}")
     return tuple(values)
 
 
 def _check_index(
     weight_map: Mapping[str, str] | None, places: Mapping[str, _Place], paths: tuple[Path, ...]
 ) -> None:
-    """Refuse an index that promises tensors elsewhere than where the files hold them."""
+    """Refuse an index that places tensors in other files than those that contain them."""
     wrong = [
         f"{name}: index says {file}, "
         + (f"found in {paths[places[name].file].name}" if name in places else "found nowhere")
@@ -194,11 +204,13 @@ def _check_index(
     ]
     if wrong:
         listed = "; ".join(wrong[:8]) + (f"; and {len(wrong) - 8} more" if len(wrong) > 8 else "")
-        raise WeightError(f"model.safetensors.index.json and its shards disagree. {listed}.")
+        raise WeightError(
+            f"model.safetensors.index.json and its shards disagree. {listed}. Fetch them again."
+        )
 
 
 def _decode(raw: HostArray, stored: str, dtype: np.dtype[Any]) -> HostArray:
-    """Widen stored values exactly; the same object comes back if there is nothing to do."""
+    """Widen stored values exactly; return the same object if there is nothing to do."""
     if stored == "BF16":
         # A bfloat16 is the upper half of the float32 of the same value.
         halves = np.zeros((raw.size, 2), dtype="<u2")
@@ -208,22 +220,22 @@ def _decode(raw: HostArray, stored: str, dtype: np.dtype[Any]) -> HostArray:
 
 
 def _check_finite(flat: HostArray, name: str) -> None:
-    # The sum of squares is not finite if any term is not: one pass without a temporary, on all
-    # cores. A finite tensor whose sum overflows is looked at closely.
+    # The sum of squares is finite only if every term is: one pass without a temporary, on all
+    # cores. If the sum overflows, the values are checked one by one.
     with np.errstate(over="ignore", invalid="ignore"):
         if np.isfinite(flat @ flat):
             return
     bad = np.flatnonzero(~np.isfinite(flat))
     if bad.size:
         raise WeightError(
-            f"{name} holds {bad.size} values that are NaN or infinite (first: flat index"
-            f" {bad[0]}, {flat[bad[0]]}). The checkpoint is damaged or was saved after training"
-            " diverged; every activation would be NaN, so loading stops here."
+            f"{name} has {bad.size} NaN or infinite values (first: flat index {bad[0]},"
+            f" {flat[bad[0]]}), which would make every activation NaN. The file is damaged, or was"
+            " saved after training diverged: fetch it again or use another checkpoint."
         )
 
 
 def _release(mapped: mmap.mmap, start: int, stop: int) -> None:
-    """Drop the pages of bytes that were decoded, so that memory holds the weights once."""
+    """Release the pages of decoded bytes, so that the weights are in memory only once."""
     if hasattr(mmap, "MADV_DONTNEED"):
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
         last = stop // mmap.PAGESIZE * mmap.PAGESIZE

@@ -17,6 +17,7 @@ from mutations import (
     each_expert,
     eps,
     experts,
+    extra,
     layers,
     mlps,
     modules,
@@ -30,7 +31,7 @@ from mutations import (
 )
 
 from mi_ref import Model
-from mi_ref.config import Attention, Layer
+from mi_ref.config import Causal, Layer, Mask, QKNorm, ScoreCap, Window
 from mi_ref.ops import Ops
 from mi_ref.params import LayerParams, Linear, Norm
 
@@ -59,13 +60,17 @@ def without(slot: str) -> Any:
 
 def windows(choose: Any) -> Any:
     """Give every layer another window; the function gets the old one."""
-    return attention(window=lambda attn: choose(attn.window))
+    return attention(mask=lambda attn: masked(choose(attn.window)))
+
+
+def masked(window: int | None) -> Mask:
+    return Causal() if window is None else Window(size=window)
 
 
 def other_layers(layer: Layer, number: int) -> Layer:
     """Put a window of three where there is none, and none where there is one."""
     window = 3 if layer.attn.window is None else None
-    return replace(layer, attn=replace(layer.attn, window=window))
+    return replace(layer, attn=replace(layer.attn, mask=masked(window)))
 
 
 def rotary_of(number: int) -> Any:
@@ -95,15 +100,11 @@ def norm_after_rotary(model: Model) -> Model:
 def qk_norm_by_head(model: Model) -> Model:
     """Norm each head by itself where all are normed as one row."""
 
-    def per_head(attn: Attention) -> Any:
-        assert attn.qk_norm is not None
-        return replace(attn.qk_norm, per_head=True)
-
     def cut(weight: Any) -> Any:
         return weight[: model.cfg.d_head]
 
     gains = modules(q_norm=gain("q_norm", cut), k_norm=gain("k_norm", cut))
-    return both(attention(qk_norm=per_head), gains)(model)
+    return both(extra(QKNorm, lambda norm: replace(norm, per_head=True)), gains)(model)
 
 
 def joined(w: LayerParams, per_head: int | None = None) -> tuple[Any, Any]:
@@ -196,13 +197,15 @@ MISTAKES = (
             windows(lambda n: 3)),
     Mistake("window of the second layer ignored", "qwen3-window", "attn_scores",
             windows(lambda n: None)),
-    Mistake("soft-cap of scores left out", "gemma2", "attn_scores", attention(softcap=None)),
+    Mistake("soft-cap of scores left out", "gemma2", "attn_scores",
+            extra(ScoreCap, lambda cap: None)),
     Mistake("soft-cap of scores after the mask", "gemma2", "attn_scores", CAPPED_LAST),
     Mistake("query_pre_attn_scalar ignored", "gemma2", "attn_scores", BY_D_HEAD),
     Mistake("query_pre_attn_scalar ignored, Gemma 3", "gemma3", "attn_scores", BY_D_HEAD),
     Mistake("norm of attention's output left out", "gemma2", "attn_out", without("ln1_post")),
     Mistake("norm of the MLP's output left out", "olmo2", "mlp_out", without("ln2_post")),
-    Mistake("norms of queries and keys left out", "qwen3", "rot_q", attention(qk_norm=None)),
+    Mistake("norms of queries and keys left out", "qwen3", "rot_q",
+            extra(QKNorm, lambda norm: None)),
     Mistake("norms of queries and keys after rotation", "qwen3", "rot_q", norm_after_rotary),
     Mistake("norms of queries and keys by head", "olmo2", "q_norm_scale", qk_norm_by_head),
     Mistake("norms of queries and keys exchanged", "gemma3", "rot_q",

@@ -20,7 +20,7 @@ def source(old: str, new: str) -> Mutation:
 
 
 def group_norm_eps(value: float) -> Mutation:
-    return structure(lambda layer: replace(layer, attn=replace(layer.attn, group_norm_eps=value)))
+    return structure(lambda layer: replace(layer, mixer=replace(layer.mixer, group_norm_eps=value)))
 
 
 def norm_of_the_embedding(model: Model) -> Model:
@@ -35,8 +35,8 @@ def heads_by_width(model: Model) -> Model:
     """Take the width of a head for the number of heads."""
 
     def turned(layer: Any) -> Any:
-        old = layer.attn
-        return replace(layer, attn=replace(old, n_heads=old.d_head, d_head=old.n_heads))
+        old = layer.mixer
+        return replace(layer, mixer=replace(old, n_heads=old.d_head, d_head=old.n_heads))
 
     bonus = time_mix(bonus=lambda w: w.bonus.reshape(w.bonus.shape[::-1]))
     return both(structure(turned), bonus)(model)
@@ -77,7 +77,7 @@ def removed_last(state: Any, x: Position) -> Any:
 FLA, FINCH = "rwkvg", "wkvrg"
 SHIFT = "context.rows.shifted(x, state.attn_shift)"
 OUT = "out = normed if early else normed + merge_heads(bonus, backend.xp)"
-KEPT = "if first_values is None and isinstance(layer.attn, TimeMix7):"
+KEPT = "if first_values is None and isinstance(layer.mixer, TimeMix7):"
 
 OF_BOTH = (
     Mistake("norm of the embedding left out", "rwkv6", "resid_pre", config(ln_embed=None)),
@@ -190,7 +190,7 @@ OF_7 = (
     Mistake("learning rate applied to the key in full", "rwkv7-plain", "rwkv_k",
             time_mix(key_rate=lambda w: np.ones_like(w.key_rate))),
     Mistake("value residual from the layer before", "rwkv7", "rwkv_v",
-            source(KEPT, "if isinstance(layer.attn, TimeMix7):")),
+            source(KEPT, "if isinstance(layer.mixer, TimeMix7):")),
     Mistake("value residual left out", "rwkv7-plain", "rwkv_v",
             time_mix(value_mix=lambda w: None, value_map=lambda w: None)),
     Mistake("value residual the other way round", "rwkv7", "rwkv_v",

@@ -67,13 +67,24 @@ def layers(change: Callable[[Layer, int], Layer]) -> Mutation:
 
 
 def attention(**changes: Any) -> Mutation:
-    """Change fields of every layer's attention; a function gets the old value."""
+    """Change fields of every layer's attention; a function gets the old attention."""
 
     def change(attn: Attention) -> Attention:
         new = {key: value(attn) if callable(value) else value for key, value in changes.items()}
         return replace(attn, **new)
 
     return layers(lambda layer, number: replace(layer, attn=change(layer.attn)))
+
+
+def extra(kind: type, change: Callable[[Any], Any | None]) -> Mutation:
+    """Change one extra of every layer's attention; None removes it."""
+
+    def changed(attn: Attention) -> tuple[Any, ...]:
+        assert any(isinstance(old, kind) for old in attn.extras)
+        new = (change(old) if isinstance(old, kind) else old for old in attn.extras)
+        return tuple(each for each in new if each is not None)
+
+    return attention(extras=changed)
 
 
 def mlp(**changes: Any) -> Mutation:

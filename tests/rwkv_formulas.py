@@ -134,7 +134,7 @@ class Pass:
         yield from self._recurrence(n)
         wkv, bonus = self[at.rwkv_wkv[n]], self[at.rwkv_bonus[n]]
         shape = self[at.attn_in[n]].shape
-        normed = np.reshape(layer_norm(wkv, layer.attn.group_norm_eps)[1], shape)  # type: ignore[union-attr]
+        normed = np.reshape(layer_norm(wkv, layer.mixer.group_norm_eps)[1], shape)  # type: ignore[union-attr]
         out = self._gained(normed, w.attn.group_norm)
         if self.is_7(n):
             out = out + np.reshape(bonus, shape)
@@ -237,7 +237,7 @@ class Pass:
         return np.concatenate([first[:, None], x[:, :-1]], axis=1)
 
     def _heads(self, x: Any, n: int) -> Any:
-        attn = self.model.cfg.layers[n].attn
+        attn = self.model.cfg.layers[n].mixer
         return np.reshape(x, (*x.shape[:2], attn.n_heads, attn.d_head))
 
     def _gained(self, x: Any, w: Norm) -> Any:

@@ -135,7 +135,7 @@ def test_an_edit_of_one_query_cannot_change_earlier_tokens(edit: Any, exact: Mod
 def test_knockout_is_after_the_soft_cap(backend: Backend, load: Any) -> None:
     """candle-mi cuts before Gemma 2's cap, which makes minus infinity finite: weight stays."""
     model: Model = load("gemma2", backend, "float64")
-    attn = model.cfg.layers[0].attn
+    attn = model.cfg.layers[0].mixer
     assert isinstance(attn, Attention)
     assert attn.softcap is not None
     before, pattern = seen(model, [])
@@ -152,7 +152,7 @@ def test_knockout_is_after_the_soft_cap(backend: Backend, load: Any) -> None:
 
 def test_beyond_a_window_there_is_nothing_to_cut(backend: Backend, load: Any) -> None:
     model: Model = load("mistral-window", backend, "float64")
-    attn = model.cfg.layers[0].attn
+    attn = model.cfg.layers[0].mixer
     assert isinstance(attn, Attention)
     window = attn.window
     assert window is not None

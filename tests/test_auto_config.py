@@ -12,6 +12,7 @@ import pytest
 
 import mi_ref
 from mi_ref import ConfigError
+from mi_ref.config import Reading
 from mi_ref.families import FAMILIES
 from mi_ref.testing import GoldenCase, golden_errors
 
@@ -37,7 +38,7 @@ def test_an_unknown_type_is_read_as_its_own_family_reads_it(
     with pytest.warns(UserWarning, match="Inferred, not known") as warned:
         found = mi_ref.from_pretrained(disguised(case.folder, tmp_path), dtype="float64")
     known = mi_ref.from_pretrained(case.folder)
-    assert replace(found.cfg, inferred=(), model_type=known.cfg.model_type) == known.cfg
+    assert replace(found.cfg, reading=Reading(), model_type=known.cfg.model_type) == known.cfg
     assert max(golden_errors(found, case).values()) <= 1e-12
     assert all(sentence in str(warned[0].message) for sentence in found.cfg.inferred)
     assert any("assumed" in sentence for sentence in found.cfg.inferred)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mi_ref
-from mi_ref import ConfigError, at
+from mi_ref import ArgumentError, ConfigError, at
 from mi_ref.analysis import logit_lens
 from mi_ref.provenance import provenance
 from mi_ref.rope import DefaultRope
@@ -87,5 +87,5 @@ def test_families_that_it_does_not_run_are_refused(name: str, repository: Path) 
 
 @pytest.mark.usefixtures("as_users_call")
 def test_another_program_is_refused(repository: Path) -> None:
-    with pytest.raises(ConfigError, match="compat='tl': it is 'candle-mi' or None"):
+    with pytest.raises(ArgumentError, match="compat='tl': expected 'candle-mi' or None"):
         load("llama2", repository, "tl")

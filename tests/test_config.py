@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from family_configs import parse as parse_family
 
 import mi_ref
-from mi_ref import ConfigError
+from mi_ref import ArgumentError, ConfigError
+from mi_ref.compat import with_compat
 from mi_ref.config import DecoderConfig, GatedMLP
 from mi_ref.families import FAMILIES
 from mi_ref.hf_config import HfConfig
@@ -46,6 +49,17 @@ def test_absent_keys_are_huggingface_defaults() -> None:
     assert cfg.blocks[0].mlp == GatedMLP(d_mlp=11008, act_fn="silu", bias=False)
 
 
+def test_layers_of_both_kinds_are_neither_recurrent_nor_lost() -> None:
+    attending, recurrent = parse(SMALL), parse_family("rwkv7", num_hidden_layers=1)
+    mixed = replace(attending, layers=(*recurrent.layers, *attending.layers))
+    assert (recurrent.recurrent, attending.recurrent, mixed.recurrent) == (True, False, False)
+    assert mixed.blocks == attending.layers
+    deviating = with_compat(mixed, "candle-mi")
+    assert deviating.layers[0] == mixed.layers[0]
+    assert deviating.compat == "candle-mi"
+    assert (mixed.n_heads, mixed.layers[-1].mixer.n_heads) == (recurrent.n_heads, 4)
+
+
 def test_null_is_absence() -> None:
     keys = ("num_key_value_heads", "head_dim", "rope_scaling", "rope_theta", "attention_bias",
             "mlp_bias", "rms_norm_eps", "hidden_act", "tie_word_embeddings", "pretraining_tp",
@@ -61,36 +75,36 @@ def test_null_is_absence() -> None:
         ({"quantization_config": {"bits": 4}}, r"does not read quantization_config=\{'bits': 4\}"),
         ({"attn_logit_softcapping": 50.0}, "attn_logit_softcapping=50.0"),
         ({"embedding_multiplier": 12}, "embedding_multiplier=12.*allow_unread_config"),
-        ({"is_causal": False}, "is_causal is False: this forward pass lets no query see a later"),
+        ({"is_causal": False}, "is_causal is False: attention is causal here"),
         ({"rope_interleaved": True}, "rope_interleaved is True: HuggingFace's LLaMA rotates"),
-        ({"hidden_size": "24"}, "hidden_size is '24'; llama needs a whole number above 0"),
-        ({"hidden_size": 24.0}, r"hidden_size is 24\.0; llama needs a whole number above 0"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0; llama needs a whole number above 0"),
-        ({"num_hidden_layers": True}, "num_hidden_layers is True; llama needs a whole number"),
-        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps is '1e-5'; llama needs a number above 0"),
-        ({"rms_norm_eps": -1e-5}, "rms_norm_eps is -1e-05; llama needs a number above 0"),
-        ({"rms_norm_eps": float("inf")}, "rms_norm_eps is inf; llama needs a number above 0"),
-        ({"rope_theta": float("nan")}, "rope_theta is nan; llama needs a number above 0"),
-        ({"attention_bias": 1}, "attention_bias is 1; llama needs true or false"),
-        ({"tie_word_embeddings": "no"}, "tie_word_embeddings is 'no'; llama needs true or false"),
-        ({"hidden_act": "mish"}, "hidden_act is 'mish'; llama needs one of 'silu', "),
-        ({"num_key_value_heads": 3}, "heads 4 is no multiple of num_key_value_heads 3"),
-        ({"num_attention_heads": 5}, "hidden_size 24 is no multiple of num_attention_heads 5"),
-        ({"head_dim": 7}, "rotary embedding turns 7 coordinates of a head; it needs an even"),
-        ({"num_attention_heads": 8}, "rotary embedding turns 3 coordinates of a head"),
-        ({"rope_scaling": {"type": "ntk"}}, r"rope_scaling\.type is 'ntk'"),
+        ({"hidden_size": "24"}, "hidden_size: expected a whole number above 0, got '24'"),
+        ({"hidden_size": 24.0}, r"hidden_size: expected a whole number above 0, got 24\.0"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers: expected a whole number above 0, got 0"),
+        ({"num_hidden_layers": True}, "num_hidden_layers: expected a whole number .*, got True"),
+        ({"rms_norm_eps": "1e-5"}, "rms_norm_eps: expected a number above 0, got '1e-5'"),
+        ({"rms_norm_eps": -1e-5}, "rms_norm_eps: expected a number above 0, got -1e-05"),
+        ({"rms_norm_eps": float("inf")}, "rms_norm_eps: expected a number above 0, got inf"),
+        ({"rope_theta": float("nan")}, "rope_theta: expected a number above 0, got nan"),
+        ({"attention_bias": 1}, "attention_bias: expected true or false, got 1"),
+        ({"tie_word_embeddings": "no"}, "tie_word_embeddings: expected true or false, got 'no'"),
+        ({"hidden_act": "mish"}, "hidden_act: expected one of 'silu', .*got 'mish'"),
+        ({"num_key_value_heads": 3}, "heads 4 is not a multiple of num_key_value_heads 3"),
+        ({"num_attention_heads": 5}, "hidden_size 24 is not a multiple of num_attention_heads 5"),
+        ({"head_dim": 7}, "rotary embedding: expected an even number of .*, got 7"),
+        ({"num_attention_heads": 8}, "rotary embedding: expected an even number of .*, got 3"),
+        ({"rope_scaling": {"type": "ntk"}}, r"rope_scaling\.type: expected one of .*, got 'ntk'"),
         ({"rope_scaling": {"type": "longrope", "short_factor": [1, 2, 3]}},
-         r"rope_scaling\.long_factor is missing; llama needs a list of 3 numbers above 0"),
+         r"rope_scaling\.long_factor: expected a list of 3 numbers above 0, but it is missing"),
         ({"rope_scaling": {"type": "longrope", "short_factor": [1], "long_factor": [1, 2, 3]}},
-         r"rope_scaling\.short_factor is \[1\]; llama needs a list of 3 numbers above 0"),
-        ({"rope_scaling": "linear"}, "rope_scaling is 'linear'; llama needs an object"),
-        ({"rope_scaling": {"rope_type": "linear"}}, r"rope_scaling\.factor is missing"),
-        ({"rope_parameters": {"rope_type": "xpos"}}, r"rope_parameters\.rope_type is 'xpos'"),
+         r"rope_scaling\.short_factor: expected a list of 3 numbers above 0, got \[1\]"),
+        ({"rope_scaling": "linear"}, "rope_scaling: expected an object, got 'linear'"),
+        ({"rope_scaling": {"rope_type": "linear"}}, r"rope_scaling\.factor: .* but it is missing"),
+        ({"rope_parameters": {"rope_type": "xpos"}}, r"rope_parameters\.rope_type: .*got 'xpos'"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0, "bend": 3}}, r"rope_scaling\.bend=3"),
         ({"rope_scaling": {"type": "default", "partial_rotary_factor": 0.25}},
          r"rope_scaling\.partial_rotary_factor=0\.25"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
-         r"low_freq_factor is missing.*high_freq_factor is missing"),
+         r"low_freq_factor: .*is missing; .*high_freq_factor: .*is missing"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_honoured_is_refused(change: dict[str, Any], message: str) -> None:
@@ -125,6 +139,9 @@ def test_an_allowed_key_is_recorded(checkpoint: Path) -> None:
     change(checkpoint, colour="blue", shade=3)
     with pytest.raises(ConfigError, match=r"colour='blue', shade=3.*=\('colour', 'shade'\)"):
         mi_ref.from_pretrained(checkpoint)
+    # A string would allow every key that is part of it.
+    with pytest.raises(ArgumentError, match=r"expected a collection.*Pass \('colour',\)"):
+        mi_ref.from_pretrained(checkpoint, allow_unread_config="colour")
     with pytest.raises(ConfigError, match="does not read shade=3"):
         mi_ref.from_pretrained(checkpoint, allow_unread_config=["colour"])
     model = mi_ref.from_pretrained(checkpoint, allow_unread_config=["colour", "shade", "absent"])
@@ -133,7 +150,7 @@ def test_an_allowed_key_is_recorded(checkpoint: Path) -> None:
 
 def test_a_config_that_is_no_object(checkpoint: Path) -> None:
     (checkpoint / "config.json").write_text("[1]")
-    with pytest.raises(ConfigError, match=r"holds a list; a config is a JSON object"):
+    with pytest.raises(ConfigError, match=r"expected a JSON object, got a list"):
         mi_ref.from_pretrained(checkpoint)
     (checkpoint / "config.json").write_text("<html>")
     with pytest.raises(ConfigError, match=r"config\.json is not JSON: .*Fetch the file again"):

@@ -137,7 +137,7 @@ def test_code_in_a_pickle_does_not_run(torch: Any, tmp_path: Path, kind: str) ->
         path.write_bytes(pickle.dumps(Hidden(trap)))
     else:
         torch.save(held, path, _use_new_zipfile_serialization=kind == "zip")
-    with pytest.raises(WeightError, match="holds more than tensors") as caught:
+    with pytest.raises(WeightError, match="contains more than tensors") as caught:
         convert_rwkv(path, tmp_path / "out")
     assert "weights_only" not in str(caught.value)  # torch's advice to load it nevertheless
     assert not trap.exists()
@@ -164,9 +164,12 @@ def test_damaged_files(save: Any, tmp_path: Path, content: bytes | None) -> None
 def test_files_of_something_else(torch: Any, tmp_path: Path) -> None:
     path = tmp_path / "rwkv.pth"
     for held, said in (
-        ({"step": 3, "model": {"w": torch.zeros(1)}}, r"by name: step \(int\), model \(dict\)"),
-        ([torch.zeros(1)], r"by name: the file itself \(list\)"),
-        ({"w": torch.zeros(1)}, "none of BlinkDL's names"),
+        (
+            {"step": 3, "model": {"w": torch.zeros(1)}},
+            r"tensors: step \(int\), model \(dict\)",
+        ),
+        ([torch.zeros(1)], r"named tensors: the file itself \(list\)"),
+        ({"w": torch.zeros(1)}, "expected BlinkDL's names"),
     ):
         torch.save(held, path)
         with pytest.raises(WeightError, match=said):

@@ -147,15 +147,24 @@ def test_the_first_layers_unread_value_residual_is_dropped() -> None:
 @pytest.mark.parametrize(
     ("held", "said"),
     [
-        (["time_mix_k", "time_decay", "time_first"], "model.pth is RWKV-4;"),
-        (["time_mix_k", "time_decay", "ln_x.weight"], "model.pth is RWKV-5;"),
-        (["time_mix_k", "time_decay", "ln_x.weight", "gate.weight"], "is RWKV-5.1 or 5.2;"),
-        (["qkv.weight"], "its first names: blocks.0.att.qkv.weight. Pass the .pth"),
-        ([], "its first names: none at all."),
+        (
+            ["time_mix_k", "time_decay", "time_first"],
+            "model.pth: expected RWKV-6 (x060) or RWKV-7 (x070), got RWKV-4.",
+        ),
+        (
+            ["time_mix_k", "time_decay", "ln_x.weight"],
+            "model.pth: expected RWKV-6 (x060) or RWKV-7 (x070), got RWKV-5.",
+        ),
+        (["time_mix_k", "time_decay", "ln_x.weight", "gate.weight"], ", got RWKV-5.1 or 5.2."),
+        (["qkv.weight"], ", got blocks.0.att.qkv.weight. Pass the .pth"),
+        ([], ", got no tensors."),
     ],
 )
 def test_other_versions_are_refused_by_name(held: list[str], said: str) -> None:
-    assert said in refusal({f"blocks.0.att.{name}": (C,) for name in held})
+    refused = refusal({f"blocks.0.att.{name}": (C,) for name in held})
+    assert refused.startswith("model.pth: expected ")
+    assert "RWKV-6" in refused
+    assert said in refused
 
 
 @pytest.mark.parametrize("version", FILES)
@@ -165,10 +174,10 @@ def test_all_faults_are_listed_at_once(version: int) -> None:
     del shapes["blocks.1.att.key.weight"]
     shapes |= {"head.weight": (V, C + 1), "blocks.1.ffn.s_emb.weight": (V, 2)}
     said = refusal(shapes)
-    assert f"model.pth holds no plain RWKV-{version} (x0{version}0):\n" in said
+    assert f"model.pth is not a plain RWKV-{version} (x0{version}0):\n" in said
     assert "\n  ln_out.bias is missing\n" in said
     assert "\n  blocks.1.att.key.weight is missing\n" in said
-    assert "\n  head.weight is (11, 7); [d_vocab 11, d_model 6] was needed\n" in said
+    assert "\n  head.weight has shape (11, 7); expected [d_vocab 11, d_model 6]\n" in said
     assert "\n  blocks.1.ffn.s_emb.weight (11, 2) is not used by this architecture\n" in said
 
 
@@ -198,9 +207,9 @@ def test_sizes_that_contradict_each_other() -> None:
     assert "5 × d_shift is 20, but other tensors make it 5 × 3" in refusal(x060() | mixes)
     empty = {f"blocks.{layer}.att.g{part}": (C, 0)[:: 3 - 2 * part]
              for layer in range(LAYERS) for part in (1, 2)}  # fmt: skip
-    assert "att.g1 is (6, 0); [d_model 6, d_gate] was needed" in refusal(x070() | empty)
+    assert "att.g1 has shape (6, 0); expected [d_model 6, d_gate]" in refusal(x070() | empty)
 
 
 def test_quantised_tensors_are_refused() -> None:
     said = refusal(x070(), "torch.int8")
-    assert "emb.weight is stored as torch.int8; F64, F32, F16, BF16 can be read" in said
+    assert "emb.weight is stored as torch.int8; expected F64, F32, F16, BF16" in said

@@ -11,21 +11,21 @@ from typing import Any
 import pytest
 
 import mi_ref
-from mi_ref.checkpoint import Source, read_checkpoint
+from mi_ref.checkpoint import FileListing, read_checkpoint
 from mi_ref.cli import main
 from mi_ref.convert_rwkv import convert_rwkv
-from mi_ref.errors import HubError, WeightError
+from mi_ref.errors import ArgumentError, HubError, WeightError
 from mi_ref.hub import find_checkpoint
 
 
 @pytest.mark.parametrize(
     ("out", "vocab", "error", "said"),
     [
-        ("full", None, FileExistsError, "'full' is not empty: name a new folder"),
-        ("file", None, FileExistsError, "'file' is a file"),
-        ("none/out", None, FileNotFoundError, "there is no folder 'none'"),
-        ("out", "file", WeightError, "looked for as rwkv_vocab_*.txt"),
-        ("out", "rwkv_vocab_v1.txt", FileNotFoundError, "no vocabulary file 'rwkv_vocab_v1.txt'"),
+        ("full", None, ArgumentError, "'full' is not empty: name a new folder"),
+        ("file", None, ArgumentError, "'file' is a file"),
+        ("none/out", None, ArgumentError, "there is no folder 'none'"),
+        ("out", "file", ArgumentError, "expected a file named rwkv_vocab_*.txt"),
+        ("out", "rwkv_vocab_v1.txt", ArgumentError, "no vocabulary file 'rwkv_vocab_v1.txt'"),
     ],
 )
 def test_places_are_checked_before_anything_is_read(
@@ -44,7 +44,7 @@ def test_places_are_checked_before_anything_is_read(
 @pytest.mark.parametrize(
     ("torch", "said"),
     [
-        (None, r"needs torch, which is not installed: pip install 'mi_ref\[convert\]'"),
+        (None, r"requires torch, which is not installed: pip install 'mi_ref\[convert\]'"),
         (SimpleNamespace(__version__="2.5.1+cpu"), r"torch 2\.5\.1\+cpu can be made to run code"),
     ],
 )
@@ -77,7 +77,7 @@ def test_a_folder_of_rwkv_pickles_says_how_to_convert(tmp_path: Path, others: li
 
 def test_a_repository_of_rwkv_pickles_says_how_to_fetch_and_convert() -> None:
     held = frozenset({"rwkv7-g1-0.4b.pth", "rwkv7-g1-0.1b.pth", "README.md"})
-    source = Source("BlinkDL/rwkv7-g1", "the Hub repository", held, Path, revision="0" * 40)
+    source = FileListing("BlinkDL/rwkv7-g1", "the Hub repository", held, Path, revision="0" * 40)
     with pytest.raises(WeightError) as caught:
         read_checkpoint(source)
     assert "pickles (rwkv7-g1-0.1b.pth, rwkv7-g1-0.4b.pth)" in str(caught.value)

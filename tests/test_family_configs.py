@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
 from family_configs import parse
 
 from mi_ref import ConfigError
-from mi_ref.config import Experts, GatedMLP, PlainMLP
+from mi_ref.config import DecoderConfig, Experts, GatedMLP, PlainMLP, RMSNorm
 from mi_ref.families import FAMILIES
 from mi_ref.rope import DefaultRope, Rotary
 
@@ -78,6 +79,82 @@ def test_biases_and_caps_by_default(family: str) -> None:
     plain = family in ("phi", "starcoder2", "gpt2", "gpt_neox")
     if not isinstance(mlp, Experts):
         assert isinstance(mlp, PlainMLP if plain else GatedMLP)
+
+
+# What each family has by default that LLaMA has not, or has differently: the builder that families
+# share leaves out what few of them have, so a family that lost a part shows here.
+DIFFERS: dict[str, set[str]] = {
+    "llama": set(),
+    "mistral": {"mask"},
+    "qwen2": {"bias_qkv"},
+    "qwen3": {"QKNorm"},
+    "phi3": set(),
+    "phi": {"order", "ln2", "norm", "mlp", "bias_qkv", "bias_out", "bias_unembed"},
+    "gemma": {"norm", "embed_scale", "tied"},
+    "gemma2": {
+        "norm",
+        "embed_scale",
+        "tied",
+        "ln1_post",
+        "ln2_post",
+        "mask",
+        "ScoreCap",
+        "softcap",
+    },
+    "gemma3_text": {"norm", "embed_scale", "tied", "ln1_post", "ln2_post", "mask", "QKNorm"},
+    "starcoder2": {"norm", "mlp", "bias_qkv", "bias_out", "tied"},
+    "gpt2": {"norm", "mlp", "bias_qkv", "bias_out", "tied", "rotary", "learned_positions"},
+    "gpt_neox": {"order", "norm", "mlp", "bias_qkv", "bias_out"},
+    "olmo2": {"ln1", "ln2", "ln1_post", "ln2_post", "QKNorm"},
+    "mixtral": {"mlp"},
+    "qwen3_moe": {"mlp", "QKNorm"},
+}
+
+
+def structure(cfg: DecoderConfig) -> dict[str, Any]:
+    """Return what a decoder is made of, without sizes."""
+    layers = cfg.blocks
+    parts: dict[str, Any] = {
+        "norm": (
+            type(cfg.ln_final),
+            isinstance(cfg.ln_final, RMSNorm) and cfg.ln_final.unit_offset,
+        ),
+        "embed_scale": cfg.embed_scale is not None,
+        "softcap": cfg.softcap is not None,
+        "order": {layer.order for layer in layers},
+        "mlp": {type(layer.mlp) for layer in layers},
+        "mask": {type(layer.attn.mask) for layer in layers},
+        "rotary": {layer.attn.rotary is None for layer in layers},
+        "bias_qkv": {layer.attn.bias_qkv for layer in layers},
+        "bias_out": {layer.attn.bias_out for layer in layers},
+    }
+    for name in ("learned_positions", "ln_embed", "bias_unembed", "tied", "reading"):
+        parts[name] = getattr(cfg, name)
+    for slot in ("ln1", "ln1_post", "ln2", "ln2_post"):
+        norms = {getattr(layer, slot) for layer in layers}
+        assert norms <= {None, cfg.ln_final}
+        parts[slot] = norms == {None}
+    for extra in {type(extra).__name__ for layer in layers for extra in layer.attn.extras}:
+        parts[extra] = True
+    return parts
+
+
+@pytest.mark.parametrize("family", [f for f in FAMILIES if not parse(f).recurrent])
+def test_how_a_family_differs_from_llama(family: str) -> None:
+    plain, own = structure(parse("llama")), structure(parse(family))
+    differs = {part for part in plain.keys() | own.keys() if plain.get(part) != own.get(part)}
+    assert differs == DIFFERS[family]
+
+
+def test_every_field_of_the_structure_is_compared() -> None:
+    """A new field has to be added to `structure`, so that the table above covers it."""
+    cfg = parse("llama")
+    sizes = {"model_type", "d_model", "d_vocab", "n_ctx", "layers", "attn"}
+    sizes |= {"n_heads", "n_key_value_heads", "d_head", "scale", "extras", "ln_final"}
+    found = {
+        field.name for part in (cfg, cfg.blocks[0], cfg.blocks[0].attn) for field in fields(part)
+    }
+    assert found - sizes == set(structure(cfg)) - {"norm"}
 
 
 @pytest.mark.parametrize(
@@ -179,38 +256,38 @@ def test_experts_by_default() -> None:
     ("family", "keys", "message"),
     [
         ("gemma2", {"num_hidden_layers": 3, "layer_types": ["full_attention"] * 2},
-         "layer_types lists 2 layers; num_hidden_layers is 3"),
+         "layer_types lists 2 layers, but num_hidden_layers is 3"),
         ("gemma2", {"num_hidden_layers": 1, "layer_types": ["chunked_attention"]},
-         r"layer_types is \['chunked_attention'\]; gemma2 needs a list of values among"),
+         r"layer_types: expected a list of values among.*got \['chunked_attention'\]"),
         ("gemma2", {"sliding_window": None},
-         "layer_types has sliding_attention, and sliding_window, its width, is off"),
+         "layer_types has sliding_attention, but sliding_window, its width, is off"),
         ("qwen2", {"num_hidden_layers": 2, "layer_types": ["sliding_attention"] * 2},
-         "layer_types has sliding_attention, and sliding_window, its width, is off"),
-        ("mistral", {"sliding_window": 0}, "sliding_window is 0; mistral needs a whole number"),
-        ("phi3", {"sliding_window": 0}, "sliding_window is 0; phi3 needs a whole number"),
+         "layer_types has sliding_attention, but sliding_window, its width, is off"),
+        ("mistral", {"sliding_window": 0}, "sliding_window: expected a whole number .*, got 0"),
+        ("phi3", {"sliding_window": 0}, "sliding_window: expected a whole number above 0, got 0"),
         ("phi3", {"rope_scaling": {"type": "yarn", "factor": 2.0}},
-         r"rope_scaling\.type is 'yarn'; phi3 needs one of 'default', 'longrope', 'su'"),
+         r"rope_scaling\.type: expected one of 'default', 'longrope', 'su', got 'yarn'"),
         ("phi3", {"rope_scaling": {"type": "longrope", "short_factor": [1.0], "long_factor": []}},
-         r"short_factor is \[1\.0\]; phi3 needs a list of 48 numbers.*long_factor is \[\]"),
+         r"short_factor: .* list of 48 numbers .*got \[1\.0\]; .*long_factor: .*got \[\]"),
         ("phi3", {"attention_bias": True}, "attention_bias is True: HuggingFace's Phi-3 has no"),
-        ("gpt2", {"activation_function": "mish"}, "activation_function is 'mish'; gpt2"),
-        ("gemma2", {"hidden_activation": "mish"}, "hidden_activation is 'mish'; gemma2 needs one"),
+        ("gpt2", {"activation_function": "mish"}, "activation_function: expected one.*got 'mish'"),
+        ("gemma2", {"hidden_activation": "mish"}, "hidden_activation: expected one.*got 'mish'"),
         ("gemma", {"hidden_activation": "silu"}, "HuggingFace reads hidden_act instead"),
         ("gemma2", {"hidden_act": "silu"}, "HuggingFace reads hidden_activation instead"),
-        ("gemma3_text", {"use_bidirectional_attention": True}, "no query sees a later key here"),
+        ("gemma3_text", {"use_bidirectional_attention": True}, "attention is causal here"),
         ("mixtral", {"num_experts_per_tok": 9},
          "num_experts_per_tok 9 exceeds num_local_experts 8"),
         ("qwen3_moe", {"num_experts": 7}, "num_experts_per_tok 8 exceeds num_experts 7"),
-        ("qwen3_moe", {"mlp_only_layers": [-1]}, r"mlp_only_layers is \[-1\]"),
-        ("gpt2", {"n_embd": 770}, "n_embd 770 is no multiple of n_head 12"),
+        ("qwen3_moe", {"mlp_only_layers": [-1]}, r"mlp_only_layers: expected .*, got \[-1\]"),
+        ("gpt2", {"n_embd": 770}, "n_embd 770 is not a multiple of n_head 12"),
         ("gpt2", {"add_cross_attention": True}, "there is no encoder to attend to"),
         ("gpt2", {"n_ctx": 512}, "n_ctx is 512: n_positions is 1024"),
-        ("gpt_neox", {"hidden_size": 100}, "100 is no multiple of num_attention_heads 64"),
-        ("gpt_neox", {"rotary_pct": 0.01}, "turns 0 coordinates of a head; it needs an even"),
-        ("phi", {"partial_rotary_factor": 0.49}, "turns 31 coordinates"),
+        ("gpt_neox", {"hidden_size": 100}, "100 is not a multiple of num_attention_heads 64"),
+        ("gpt_neox", {"rotary_pct": 0.01}, "expected an even number of .*, got 0"),
+        ("phi", {"partial_rotary_factor": 0.49}, "expected an even number of .*, got 31"),
         ("starcoder2", {"norm_type": "rms_norm"}, "HuggingFace's StarCoder2 has layer norms"),
         ("starcoder2", {"mlp_type": "gated"}, "HuggingFace's StarCoder2 has a plain MLP"),
-        ("starcoder2", {"num_key_value_heads": 5}, "24 is no multiple of num_key_value_heads 5"),
+        ("starcoder2", {"num_key_value_heads": 5}, "24 is not a multiple of num_key_value_heads 5"),
         ("olmo2", {"clip_qkv": 8.0}, r"olmo2 family does not read clip_qkv=8\.0"),
         ("mistral", {"attention_bias": True}, "mistral family does not read attention_bias=True"),
     ],

@@ -67,22 +67,22 @@ def test_folder_with_a_file_of_another_name_and_no_tokenizer(tmp_path: Path) -> 
         (
             {"config.json": CONFIG, "model.safetensors.index.json": b"{"},
             WeightError,
-            r"index\.json is no index of shards \(JSONDecodeError: .*; fetch it again",
+            r"index\.json: expected JSON with .*, got JSONDecodeError: .*Fetch it again",
         ),
         (
             {"config.json": CONFIG, "model.safetensors.index.json": b'{"metadata": {}}'},
             WeightError,
-            r"index\.json is no index of shards \(KeyError: 'weight_map'\)",
+            r"index\.json: expected JSON with .* got KeyError: 'weight_map'\.",
         ),
         (
             {"config.json": CONFIG, "model.safetensors.index.json": b'{"weight_map": {"w": 3}}'},
             WeightError,
-            r"index\.json names 3; a shard is a \.safetensors file",
+            r"index\.json: expected \.safetensors files in the same folder, got 3\.",
         ),
         (
             {"config.json": CONFIG, "model.safetensors.index.json": b'{"weight_map": {}}'},
             WeightError,
-            r"the 'weight_map' of .*index\.json is empty",
+            r"index\.json: the 'weight_map' is empty",
         ),
         (
             {
@@ -90,7 +90,7 @@ def test_folder_with_a_file_of_another_name_and_no_tokenizer(tmp_path: Path) -> 
                 "model.safetensors.index.json": b'{"weight_map": {"w": "../up.safetensors"}}',
             },
             WeightError,
-            r"names \.\./up\.safetensors; a shard is a \.safetensors file in the same folder",
+            r"expected \.safetensors files in the same folder, got \.\./up\.safetensors\.",
         ),
         (
             {"config.json": CONFIG, "consolidated.00.pth": b"", "pytorch_model-1.bin": b""},

@@ -89,10 +89,11 @@ def test_all_faults_of_a_checkpoint_at_once(folder: Path) -> None:
     )  # fmt: skip
     text = " ".join(str(found).split())
     for words in (
-        "hidden_act is 'softplus'; llama needs one of 'silu'",
-        "rms_norm_eps is -1.0; llama needs a number above 0",
+        "hidden_act: expected one of 'silu', 'swish',",
+        "'sqrelu', got 'softplus'",
+        "rms_norm_eps: expected a number above 0, got -1.0",
         "llama does not read sliding_window=4096, attn_logit_softcapping=50.0",
-        "model.layers.0.mlp.down_proj.weight is (3, 4); config.json asks for (24, 20)",
+        "model.layers.0.mlp.down_proj.weight has shape (3, 4); config.json requires (24, 20)",
         "model.norm.weight is missing",
         "model.layers.{layer}.self_attn.q_norm.weight (6,) is not used",
         "(layers 0, 1)",
@@ -107,7 +108,7 @@ def test_all_faults_of_a_checkpoint_at_once(folder: Path) -> None:
 def test_stored_dtypes_that_cannot_be_read(folder: Path) -> None:
     found = change(folder, {DOWN: np.ones((24, 20), np.int8)})
     (reason,) = found.refusals
-    assert reason.startswith(f"{DOWN} is stored as I8; readable: F64, F32, F16, BF16")
+    assert reason.startswith(f"{DOWN} is stored as I8; expected F64, F32, F16, BF16")
     assert found.stored["I8"] == (480, 480)
     with pytest.raises(WeightError, match="I8"):
         mi_ref.from_pretrained(folder)

@@ -22,7 +22,8 @@ FAMILY_FILES = sorted((PACKAGE / "families").glob("*.py"))
 ARITHMETIC = ("decoder", "ops", "attention_ops", "experts", "config", "hooks", "plan", "rope",
               "params", "weight_names", "tensor_check", "padding", "model", "sites", "selection",
               "hook_points", "absence", "weight_views", "run", "cache", "backend", "norms", "heads",
-               "take_params", "rwkv", "recurrence_ops", "take_recurrent", "rows", "state",
+               "take_params", "tensor_reader", "config_attention", "config_norms", "rwkv",
+               "recurrence_ops", "take_recurrent", "rows", "state",
                "state_taps", "steps", "inputs", "interventions")  # fmt: skip
 # Not the bare "rwkv": hook sites bear that name, and a recurrence has a forward file of its own.
 FAMILY_WORDS = {*FAMILIES, "llama", "mistral", "qwen", "phi", "gemma", "starcoder", "gpt2", "neox",

@@ -39,7 +39,7 @@ def test_absent_keys_are_the_defaults_of_the_layout(
     family: str, keys: dict[str, Any], expected: tuple[Any, ...]
 ) -> None:
     cfg = parse(family, **keys)
-    found = cfg.d_model, cfg.d_vocab, cfg.n_layers, cfg.d_mlp, cfg.layers[1].attn
+    found = cfg.d_model, cfg.d_vocab, cfg.n_layers, cfg.d_mlp, cfg.layers[1].mixer
     assert found == expected
     norm = LayerNorm(eps=1e-5)
     assert {cfg.ln_embed, cfg.ln_final, *(x for w in cfg.layers for x in (w.ln1, w.ln2))} == {norm}
@@ -56,7 +56,7 @@ def test_every_recurrent_family_has_its_defaults_tested() -> None:
 
 
 def test_only_the_first_layer_of_rwkv7_mixes_in_no_values() -> None:
-    ranks = [layer.attn.d_value for layer in parse("rwkv7").layers]  # type: ignore[union-attr]
+    ranks = [layer.mixer.d_value for layer in parse("rwkv7").layers]  # type: ignore[union-attr]
     assert ranks == [None] + 23 * [16]
 
 
@@ -64,7 +64,7 @@ def test_only_the_first_layer_of_rwkv7_mixes_in_no_values() -> None:
 def test_finch_of_width_2048(key: str) -> None:
     """As candle-mi reads it, whose ``num_attention_heads`` is the width of a head as well."""
     cfg = parse("rwkv6", hidden_size=2048, num_hidden_layers=24, **{key: 64})
-    attn = cfg.layers[0].attn
+    attn = cfg.layers[0].mixer
     assert isinstance(attn, TimeMix6)
     assert (cfg.n_heads, cfg.d_head, cfg.d_mlp) == (32, 64, 7168)
     assert attn.group_norm_eps == pytest.approx(6.4e-4, rel=1e-12)
@@ -73,7 +73,7 @@ def test_finch_of_width_2048(key: str) -> None:
 def test_goose_of_width_2048_with_ranks_of_its_own() -> None:
     keys = {"decay_low_rank_dim": 96, "a_low_rank_dim": 96, "v_low_rank_dim": 64}
     cfg = parse("rwkv7", hidden_size=2048, gate_low_rank_dim=256, **keys)
-    attn = cfg.layers[1].attn
+    attn = cfg.layers[1].mixer
     assert isinstance(attn, TimeMix7)
     assert (attn.d_decay, attn.d_rate, attn.d_value, attn.d_gate) == (96, 96, 64, 256)
     assert (cfg.n_heads, cfg.d_head, cfg.d_mlp) == (32, 64, 8192)
@@ -93,7 +93,7 @@ def test_goose_of_width_2048_with_ranks_of_its_own() -> None:
 )
 def test_the_group_norms_epsilon(family: str, keys: dict[str, Any], expected: float) -> None:
     for layer in parse(family, **keys).layers:
-        eps = layer.attn.group_norm_eps  # type: ignore[union-attr]
+        eps = layer.mixer.group_norm_eps  # type: ignore[union-attr]
         assert eps == pytest.approx(expected, rel=1e-12)
 
 
@@ -129,7 +129,7 @@ def test_group_norm_of_one_to_four_in_groups_of_two(load: Load) -> None:
     """Each pair is normed by itself, so both come out as minus one and one."""
     ones, zeros = np.ones(12), np.zeros(12)
     pairs = structure(
-        lambda w: replace(w, attn=replace(w.attn, n_heads=6, d_head=2, group_norm_eps=1e-5))
+        lambda w: replace(w, mixer=replace(w.mixer, n_heads=6, d_head=2, group_norm_eps=1e-5))
     )
     plain = time_mix(
         bonus=lambda w: w.bonus.reshape(6, 2),

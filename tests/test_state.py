@@ -193,7 +193,7 @@ def test_a_run_in_two_halves_of_layers_is_the_whole(begins: str, exact: Model) -
 
 @pytest.mark.bits
 def test_later_layers_of_rwkv7_need_the_first_ones_values(exact: Model) -> None:
-    mixes = any(getattr(layer.attn, "d_value", None) for layer in exact.cfg.layers)
+    mixes = any(getattr(layer.mixer, "d_value", None) for layer in exact.cfg.layers)
     edits: Any = {at.rwkv_v[0]: lambda x, hook: x * 1.5}
     whole, host = exact.run(PROMPT, edits=edits), exact.backend.to_host
     first = exact.run(PROMPT, edits=edits, stop_at_layer=1, capture=[at.rwkv_v[0]])

@@ -13,7 +13,7 @@ from mi_ref.sites import at
 
 def sees(model: Model, layer: int, query: int, key: int) -> bool:
     """Whether a position may look at another: neither a later one nor one beyond the window."""
-    attn = model.cfg.layers[layer].attn
+    attn = model.cfg.layers[layer].mixer
     window = attn.window if isinstance(attn, Attention) else None
     return key <= query and (window is None or query - key < window)
 

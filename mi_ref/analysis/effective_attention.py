@@ -72,7 +72,7 @@ def mix_by_recurrence(
     if not model.cfg.recurrent:
         raise HookError(f"{model.source.name} attends: its matrix is at.pattern.")
     layer = place(layer, model.cfg.n_layers, "layer")
-    xp, attn = backend.xp, model.cfg.layers[layer].attn
+    xp, attn = backend.xp, model.cfg.layers[layer].mixer
     r, k, decay = (run[site[layer]] for site in (at.rwkv_r, at.rwkv_k, at.rwkv_decay))
     removal = None
     if not isinstance(attn, TimeMix6):

@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the command, from the tokenizer's files alone."""
     from mi_ref.hub import find_checkpoint
-    from mi_ref.loading import open_tokenizer, read_config_file
+    from mi_ref.recognise import open_tokenizer, read_config_file
     from mi_ref.tables import Cell, Table
 
     checkpoint = find_checkpoint(arguments.model, revision=arguments.revision, headers_only=True)

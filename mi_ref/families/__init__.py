@@ -1,7 +1,6 @@
-"""Families: how each HuggingFace ``model_type`` spells its config and its weights.
+"""Families: how each HuggingFace ``model_type`` spells its config and names its weights.
 
-A family file reads; it does not compute. The registry below is all there is to know about which
-families exist.
+A family file reads a config and names tensors; it computes nothing. Every family is listed below.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from mi_ref.weight_names import WeightNames
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What the loader needs of a family."""
+    """What the loader needs to know about a family."""
 
     model_type: str
     read_config: Callable[[HfConfig], DecoderConfig]

@@ -1,16 +1,17 @@
 """Gemma 1 and CodeGemma: ``model_type: gemma``.
 
-Differs from LLaMA: norms store their gain less one; the embedding is multiplied by the root of
-``d_model``; GELU by tanh (``gelu`` in its configs means that too); heads are 256 wide unless said
-otherwise; tied by default.
+Differs from LLaMA: norms store their gain minus one; the embedding is multiplied by the square root
+of ``d_model``; GELU by tanh, which ``gelu`` in its configs also means; heads are 256 wide by
+default; tied by default.
 
 Source: transformers 5.23.0 ``models/gemma``; arXiv:2403.08295.
 """
 
 from __future__ import annotations
 
-from mi_ref.config import Attention, DecoderConfig, GatedMLP, Layer, RMSNorm
+from mi_ref.config import Attention, Causal, DecoderConfig, GatedMLP, RMSNorm
 from mi_ref.families.names import ATTENTION, GATED, NORMS, llama_like
+from mi_ref.families.transformer import block, transformer
 from mi_ref.hf_config import HfConfig
 from mi_ref.hf_keys import ACTIVATIONS
 from mi_ref.rope_config import read_rope
@@ -21,7 +22,7 @@ WEIGHT_NAMES = llama_like(ATTENTION, NORMS, GATED)
 def read_config(read: HfConfig) -> DecoderConfig:
     """Return the decoder that a Gemma ``config.json`` describes.
 
-    An absent key means the default of transformers' ``GemmaConfig``.
+    An absent key has the default of transformers' ``GemmaConfig``.
     """
     d_model = read.integer("hidden_size", 3072)
     n_heads = read.integer("num_attention_heads", 16)
@@ -30,44 +31,32 @@ def read_config(read: HfConfig) -> DecoderConfig:
     norm = RMSNorm(eps=read.number("rms_norm_eps", 1e-6), unit_offset=True)
     d_head = read.integer("head_dim", 256)
     bias = read.flag("attention_bias", False)
-    # Early files say "gelu"; HuggingFace takes that for the tanh approximation.
-    act_fn = read.choice("hidden_act", ACTIVATIONS | {"gelu": "gelu_tanh"}, "gelu_pytorch_tanh")
-    layer = Layer(
-        order="sequential",
-        ln1=norm,
-        attn=Attention(
-            n_heads=n_heads,
-            n_key_value_heads=read.groups("num_key_value_heads", n_heads, 16),
-            d_head=d_head,
-            scale=d_head**-0.5,
-            softcap=None,
-            window=None,
-            rotary=read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=10_000.0),
-            qk_norm=None,
-            bias_qkv=bias,
-            bias_out=bias,
-        ),
-        ln1_post=None,
-        ln2=norm,
-        mlp=GatedMLP(d_mlp=read.integer("intermediate_size", 24576), act_fn=act_fn, bias=False),
-        ln2_post=None,
+    attn = Attention(
+        n_heads=n_heads,
+        n_key_value_heads=read.groups("num_key_value_heads", n_heads, 16),
+        d_head=d_head,
+        scale=d_head**-0.5,
+        mask=Causal(),
+        rotary=read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=10_000.0),
+        extras=(),
+        bias_qkv=bias,
+        bias_out=bias,
+    )
+    mlp = GatedMLP(
+        d_mlp=read.integer("intermediate_size", 24576),
+        # Early configs say "gelu", which HuggingFace reads as the tanh approximation.
+        act_fn=read.choice("hidden_act", ACTIVATIONS | {"gelu": "gelu_tanh"}, "gelu_pytorch_tanh"),
+        bias=False,
     )
     read.only("hidden_activation", ("gelu_pytorch_tanh",), "HuggingFace reads hidden_act instead")
-    read.only("use_bidirectional_attention", (False,), "no query sees a later key here")
-    return DecoderConfig(
+    read.only("use_bidirectional_attention", (False,), "attention is causal here")
+    return transformer(
         model_type="gemma",
         d_model=d_model,
         d_vocab=read.integer("vocab_size", 256000),
         n_ctx=n_ctx,
         embed_scale=d_model**0.5,
-        learned_positions=False,
-        ln_embed=None,
-        layers=(layer,) * n_layers,
+        layers=(block(attn, mlp, before=norm, after=None),) * n_layers,
         ln_final=norm,
-        bias_unembed=False,
-        softcap=None,
         tied=read.flag("tie_word_embeddings", True),
-        inferred=(),
-        compat=None,
-        unread_config=(),
     )

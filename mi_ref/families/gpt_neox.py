@@ -1,16 +1,19 @@
 """GPT-NeoX and Pythia: ``model_type: gpt_neox``.
 
-Differs from LLaMA: attention and MLP read the residual stream in parallel, each through a layer
-norm of its own (one after the other if ``use_parallel_residual`` is false); rotary embedding turns
-part of each head; a plain MLP; biases; query, key and value share a tensor head by head.
+Differs from LLaMA: attention and MLP read the residual stream in parallel, each through its own
+layer norm (one after the other if ``use_parallel_residual`` is false); rotary embedding of part of
+each head; a plain MLP; biases; query, key and value share a tensor, interleaved by head.
 
 Source: transformers 5.23.0 ``models/gpt_neox``; arXiv:2204.06745, 2304.01373 (Pythia).
 """
 
 from __future__ import annotations
 
-from mi_ref.config import Attention, DecoderConfig, Layer, LayerNorm, PlainMLP
+from dataclasses import replace
+
+from mi_ref.config import Attention, Causal, DecoderConfig, LayerNorm, PlainMLP
 from mi_ref.families.names import NORMS
+from mi_ref.families.transformer import block, transformer
 from mi_ref.hf_config import HfConfig
 from mi_ref.rope_config import read_rope
 from mi_ref.weight_names import Fused, WeightNames
@@ -34,7 +37,7 @@ WEIGHT_NAMES = WeightNames(
     ),
     stored={},
     transposed=False,
-    # The causal mask and the rotary frequencies, which old files carry.
+    # The causal mask and the rotary frequencies, which old files contain.
     ignored=("attention.bias", "attention.masked_bias", "attention.rotary_emb.inv_freq"),
     others=(),
 )
@@ -43,7 +46,7 @@ WEIGHT_NAMES = WeightNames(
 def read_config(read: HfConfig) -> DecoderConfig:
     """Return the decoder that a GPT-NeoX ``config.json`` describes.
 
-    An absent key means the default of transformers' ``GPTNeoXConfig``.
+    An absent key has the default of transformers' ``GPTNeoXConfig``.
     """
     d_model = read.integer("hidden_size", 6144)
     n_heads = read.integer("num_attention_heads", 64)
@@ -61,44 +64,32 @@ def read_config(read: HfConfig) -> DecoderConfig:
         default_partial=0.25,
     )
     bias = read.flag("attention_bias", True)
-    layer = Layer(
-        order="parallel" if read.flag("use_parallel_residual", True) else "sequential",
-        ln1=norm,
-        attn=Attention(
-            n_heads=n_heads,
-            n_key_value_heads=n_heads,
-            d_head=d_head,
-            scale=d_head**-0.5,
-            softcap=None,
-            window=None,
-            rotary=rotary,
-            qk_norm=None,
-            bias_qkv=bias,
-            bias_out=bias,
-        ),
-        ln1_post=None,
-        ln2=norm,
-        mlp=PlainMLP(
-            d_mlp=read.integer("intermediate_size", 24576),
-            act_fn=read.activation("hidden_act", "gelu"),
-            bias=True,
-        ),
-        ln2_post=None,
+    attn = Attention(
+        n_heads=n_heads,
+        n_key_value_heads=n_heads,
+        d_head=d_head,
+        scale=d_head**-0.5,
+        mask=Causal(),
+        rotary=rotary,
+        extras=(),
+        bias_qkv=bias,
+        bias_out=bias,
     )
-    return DecoderConfig(
+    mlp = PlainMLP(
+        d_mlp=read.integer("intermediate_size", 24576),
+        act_fn=read.activation("hidden_act", "gelu"),
+        bias=True,
+    )
+    parallel = read.flag("use_parallel_residual", True)
+    layer = replace(
+        block(attn, mlp, before=norm, after=None), order="parallel" if parallel else "sequential"
+    )
+    return transformer(
         model_type="gpt_neox",
         d_model=d_model,
         d_vocab=read.integer("vocab_size", 50432),
         n_ctx=n_ctx,
-        embed_scale=None,
-        learned_positions=False,
-        ln_embed=None,
         layers=(layer,) * n_layers,
         ln_final=norm,
-        bias_unembed=False,
-        softcap=None,
         tied=read.flag("tie_word_embeddings", False),
-        inferred=(),
-        compat=None,
-        unread_config=(),
     )

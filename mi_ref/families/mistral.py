@@ -1,17 +1,18 @@
-"""Mistral 7B, Mistral NeMo and whatever shares ``model_type: mistral``.
+"""Mistral 7B, Mistral NeMo and other models with ``model_type: mistral``.
 
-Differs from LLaMA: a query sees a window of keys in every layer, unless ``sliding_window`` is null;
-grouped heads by default; no biases.
+Differs from LLaMA: in every layer a query sees a window of keys, unless ``sliding_window`` is null;
+keys and values are grouped by default; no biases.
 
 Source: transformers 5.23.0 ``models/mistral``; arXiv:2310.06825.
 """
 
 from __future__ import annotations
 
-from mi_ref.config import Attention, DecoderConfig, GatedMLP, Layer, RMSNorm
+from mi_ref.config import Attention, DecoderConfig, GatedMLP, RMSNorm
 from mi_ref.families.names import ATTENTION, GATED, NORMS, llama_like
+from mi_ref.families.transformer import block, transformer
 from mi_ref.hf_config import HfConfig
-from mi_ref.layer_types import read_window
+from mi_ref.layer_types import read_mask
 from mi_ref.rope_config import read_rope
 
 WEIGHT_NAMES = llama_like(ATTENTION, NORMS, GATED)
@@ -20,7 +21,7 @@ WEIGHT_NAMES = llama_like(ATTENTION, NORMS, GATED)
 def read_config(read: HfConfig) -> DecoderConfig:
     """Return the decoder that a Mistral ``config.json`` describes.
 
-    An absent key means the default of transformers' ``MistralConfig``.
+    An absent key has the default of transformers' ``MistralConfig``.
     """
     d_model = read.integer("hidden_size", 4096)
     n_heads = read.integer("num_attention_heads", 32)
@@ -28,44 +29,28 @@ def read_config(read: HfConfig) -> DecoderConfig:
     n_ctx = read.integer("max_position_embeddings", 131072)
     norm = RMSNorm(eps=read.number("rms_norm_eps", 1e-6), unit_offset=False)
     d_head = read.head_width("head_dim", d_model, n_heads)
-    layer = Layer(
-        order="sequential",
-        ln1=norm,
-        attn=Attention(
-            n_heads=n_heads,
-            n_key_value_heads=read.groups("num_key_value_heads", n_heads, 8),
-            d_head=d_head,
-            scale=d_head**-0.5,
-            softcap=None,
-            window=read_window(read, 4096),
-            rotary=read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=10_000.0),
-            qk_norm=None,
-            bias_qkv=False,
-            bias_out=False,
-        ),
-        ln1_post=None,
-        ln2=norm,
-        mlp=GatedMLP(
-            d_mlp=read.integer("intermediate_size", 14336),
-            act_fn=read.activation("hidden_act", "silu"),
-            bias=False,
-        ),
-        ln2_post=None,
+    attn = Attention(
+        n_heads=n_heads,
+        n_key_value_heads=read.groups("num_key_value_heads", n_heads, 8),
+        d_head=d_head,
+        scale=d_head**-0.5,
+        mask=read_mask(read, 4096),
+        rotary=read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=10_000.0),
+        extras=(),
+        bias_qkv=False,
+        bias_out=False,
     )
-    return DecoderConfig(
+    mlp = GatedMLP(
+        d_mlp=read.integer("intermediate_size", 14336),
+        act_fn=read.activation("hidden_act", "silu"),
+        bias=False,
+    )
+    return transformer(
         model_type="mistral",
         d_model=d_model,
         d_vocab=read.integer("vocab_size", 32000),
         n_ctx=n_ctx,
-        embed_scale=None,
-        learned_positions=False,
-        ln_embed=None,
-        layers=(layer,) * n_layers,
+        layers=(block(attn, mlp, before=norm, after=None),) * n_layers,
         ln_final=norm,
-        bias_unembed=False,
-        softcap=None,
         tied=read.flag("tie_word_embeddings", False),
-        inferred=(),
-        compat=None,
-        unread_config=(),
     )

@@ -1,17 +1,18 @@
 """Mixtral: ``model_type: mixtral``.
 
-Differs from Mistral: each MLP is a mixture of experts, whose weights are made to sum to one; no
-window unless ``sliding_window`` is given.
+Differs from Mistral: each MLP is a mixture of experts, and the weights of a token's experts are
+rescaled to sum to one; a window only if ``sliding_window`` is given.
 
 Source: transformers 5.23.0 ``models/mixtral``; arXiv:2401.04088.
 """
 
 from __future__ import annotations
 
-from mi_ref.config import Attention, DecoderConfig, Experts, Layer, RMSNorm
+from mi_ref.config import Attention, DecoderConfig, Experts, RMSNorm
 from mi_ref.families.names import ATTENTION, NORMS, llama_like
+from mi_ref.families.transformer import block, transformer
 from mi_ref.hf_config import HfConfig
-from mi_ref.layer_types import read_window
+from mi_ref.layer_types import read_mask
 from mi_ref.rope_config import read_rope
 
 WEIGHT_NAMES = llama_like(
@@ -29,7 +30,7 @@ WEIGHT_NAMES = llama_like(
 def read_config(read: HfConfig) -> DecoderConfig:
     """Return the decoder that a Mixtral ``config.json`` describes.
 
-    An absent key means the default of transformers' ``MixtralConfig``.
+    An absent key has the default of transformers' ``MixtralConfig``.
     """
     d_model = read.integer("hidden_size", 4096)
     n_heads = read.integer("num_attention_heads", 32)
@@ -45,40 +46,23 @@ def read_config(read: HfConfig) -> DecoderConfig:
         d_mlp=read.integer("intermediate_size", 14336),
         act_fn=read.activation("hidden_act", "silu"),
     )
-    layer = Layer(
-        order="sequential",
-        ln1=norm,
-        attn=Attention(
-            n_heads=n_heads,
-            n_key_value_heads=read.groups("num_key_value_heads", n_heads, 8),
-            d_head=d_head,
-            scale=d_head**-0.5,
-            softcap=None,
-            window=read_window(read, None),
-            rotary=read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=1_000_000.0),
-            qk_norm=None,
-            bias_qkv=False,
-            bias_out=False,
-        ),
-        ln1_post=None,
-        ln2=norm,
-        mlp=experts,
-        ln2_post=None,
+    attn = Attention(
+        n_heads=n_heads,
+        n_key_value_heads=read.groups("num_key_value_heads", n_heads, 8),
+        d_head=d_head,
+        scale=d_head**-0.5,
+        mask=read_mask(read, None),
+        rotary=read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=1_000_000.0),
+        extras=(),
+        bias_qkv=False,
+        bias_out=False,
     )
-    return DecoderConfig(
+    return transformer(
         model_type="mixtral",
         d_model=d_model,
         d_vocab=read.integer("vocab_size", 32000),
         n_ctx=n_ctx,
-        embed_scale=None,
-        learned_positions=False,
-        ln_embed=None,
-        layers=(layer,) * n_layers,
+        layers=(block(attn, experts, before=norm, after=None),) * n_layers,
         ln_final=norm,
-        bias_unembed=False,
-        softcap=None,
         tied=read.flag("tie_word_embeddings", False),
-        inferred=(),
-        compat=None,
-        unread_config=(),
     )

@@ -1,4 +1,4 @@
-"""The names that most checkpoints keep their modules under: LLaMA's, and what replaces them."""
+"""The module names of most checkpoints: LLaMA's, and what other families have in their place."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ GATED = {"mlp_gate": "mlp.gate_proj", "mlp_in": "mlp.up_proj", "mlp_out": "mlp.d
 
 
 def llama_like(*modules: dict[str, str], fused: tuple[Fused, ...] = ()) -> WeightNames:
-    """Return the names of a family whose checkpoints are laid out like LLaMA's.
+    """Return the names of a family with LLaMA's layout.
 
     Parameters
     ----------
     *modules : dict
-        Slot to path below a block.
+        From slot to path within a block.
     fused : tuple of Fused
         Modules that share a tensor.
     """
@@ -39,7 +39,7 @@ def llama_like(*modules: dict[str, str], fused: tuple[Fused, ...] = ()) -> Weigh
         fused=fused,
         stored={},
         transposed=False,
-        # Files from before transformers 4.32 carry the rotary frequencies, which the config gives.
+        # Files from before transformers 4.32 contain the rotary frequencies, which the config sets.
         ignored=("self_attn.rotary_emb.inv_freq",),
         others=(),
     )

@@ -1,15 +1,16 @@
 """OLMo 2: ``model_type: olmo2``.
 
-Differs from LLaMA: attention and MLP read the residual stream as it is, and what they write is
-normed; queries and keys are normed too, all heads as one row.
+Differs from LLaMA: norms follow attention and MLP instead of preceding them; queries and keys are
+normed as well, all heads as one row.
 
 Source: transformers 5.23.0 ``models/olmo2``; arXiv:2501.00656.
 """
 
 from __future__ import annotations
 
-from mi_ref.config import Attention, DecoderConfig, GatedMLP, Layer, QKNorm, RMSNorm
+from mi_ref.config import Attention, Causal, DecoderConfig, GatedMLP, QKNorm, RMSNorm
 from mi_ref.families.names import ATTENTION, GATED, POST_NORMS, QK_NORMS, llama_like
+from mi_ref.families.transformer import block, transformer
 from mi_ref.hf_config import HfConfig
 from mi_ref.rope_config import read_rope
 
@@ -17,9 +18,9 @@ WEIGHT_NAMES = llama_like(ATTENTION, QK_NORMS, POST_NORMS, GATED)
 
 
 def read_config(read: HfConfig) -> DecoderConfig:
-    """Return the decoder that a OLMo 2 ``config.json`` describes.
+    """Return the decoder that an OLMo 2 ``config.json`` describes.
 
-    An absent key means the default of transformers' ``Olmo2Config``.
+    An absent key has the default of transformers' ``Olmo2Config``.
     """
     d_model = read.integer("hidden_size", 4096)
     n_heads = read.integer("num_attention_heads", 32)
@@ -28,44 +29,28 @@ def read_config(read: HfConfig) -> DecoderConfig:
     norm = RMSNorm(eps=read.number("rms_norm_eps", 1e-5), unit_offset=False)
     d_head = read.head_width("head_dim", d_model, n_heads)
     bias = read.flag("attention_bias", False)
-    layer = Layer(
-        order="sequential",
-        ln1=None,
-        attn=Attention(
-            n_heads=n_heads,
-            n_key_value_heads=read.groups("num_key_value_heads", n_heads),
-            d_head=d_head,
-            scale=d_head**-0.5,
-            softcap=None,
-            window=None,
-            rotary=read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=10_000.0),
-            qk_norm=QKNorm(norm=norm, per_head=False),
-            bias_qkv=bias,
-            bias_out=bias,
-        ),
-        ln1_post=norm,
-        ln2=None,
-        mlp=GatedMLP(
-            d_mlp=read.integer("intermediate_size", 11008),
-            act_fn=read.activation("hidden_act", "silu"),
-            bias=False,
-        ),
-        ln2_post=norm,
+    attn = Attention(
+        n_heads=n_heads,
+        n_key_value_heads=read.groups("num_key_value_heads", n_heads),
+        d_head=d_head,
+        scale=d_head**-0.5,
+        mask=Causal(),
+        rotary=read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=10_000.0),
+        extras=(QKNorm(norm=norm, per_head=False),),
+        bias_qkv=bias,
+        bias_out=bias,
     )
-    return DecoderConfig(
+    mlp = GatedMLP(
+        d_mlp=read.integer("intermediate_size", 11008),
+        act_fn=read.activation("hidden_act", "silu"),
+        bias=False,
+    )
+    return transformer(
         model_type="olmo2",
         d_model=d_model,
         d_vocab=read.integer("vocab_size", 50304),
         n_ctx=n_ctx,
-        embed_scale=None,
-        learned_positions=False,
-        ln_embed=None,
-        layers=(layer,) * n_layers,
+        layers=(block(attn, mlp, before=None, after=norm),) * n_layers,
         ln_final=norm,
-        bias_unembed=False,
-        softcap=None,
         tied=read.flag("tie_word_embeddings", False),
-        inferred=(),
-        compat=None,
-        unread_config=(),
     )

@@ -1,8 +1,8 @@
 """Phi-1, Phi-1.5, Phi-2: ``model_type: phi``.
 
-Differs from LLaMA: one layer norm per block, which attention and MLP both read, in parallel; a
-plain MLP; biases everywhere, of the unembedding too; rotary embedding turns part of each head; if
-``qk_layernorm``, each head's queries and keys are normed first.
+Differs from LLaMA: attention and MLP read the output of one layer norm in parallel; a plain MLP;
+biases everywhere, including the unembedding; rotary embedding of part of each head; with
+``qk_layernorm``, the queries and keys of each head are normed before it.
 
 Source: transformers 5.23.0 ``models/phi``; arXiv:2306.11644.
 """
@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mi_ref.config import Attention, DecoderConfig, Layer, LayerNorm, PlainMLP, QKNorm
+from mi_ref.config import Attention, Causal, DecoderConfig, LayerNorm, PlainMLP, QKNorm
 from mi_ref.families.names import ATTENTION, llama_like
+from mi_ref.families.transformer import block, transformer
 from mi_ref.hf_config import HfConfig
 from mi_ref.rope_config import read_rope
 
@@ -35,7 +36,7 @@ WEIGHT_NAMES = replace(
 def read_config(read: HfConfig) -> DecoderConfig:
     """Return the decoder that a Phi-1 or Phi-2 ``config.json`` describes.
 
-    An absent key means the default of transformers' ``PhiConfig``.
+    An absent key has the default of transformers' ``PhiConfig``.
     """
     d_model = read.integer("hidden_size", 2048)
     n_heads = read.integer("num_attention_heads", 32)
@@ -52,44 +53,30 @@ def read_config(read: HfConfig) -> DecoderConfig:
         default_partial=0.5,
     )
     normed = read.flag("qk_layernorm", False)
-    layer = Layer(
-        order="parallel",
-        ln1=norm,
-        attn=Attention(
-            n_heads=n_heads,
-            n_key_value_heads=read.groups("num_key_value_heads", n_heads),
-            d_head=d_head,
-            scale=d_head**-0.5,
-            softcap=None,
-            window=None,
-            rotary=rotary,
-            qk_norm=QKNorm(norm=norm, per_head=True) if normed else None,
-            bias_qkv=True,
-            bias_out=True,
-        ),
-        ln1_post=None,
-        ln2=None,
-        mlp=PlainMLP(
-            d_mlp=read.integer("intermediate_size", 8192),
-            act_fn=read.activation("hidden_act", "gelu_new"),
-            bias=True,
-        ),
-        ln2_post=None,
+    attn = Attention(
+        n_heads=n_heads,
+        n_key_value_heads=read.groups("num_key_value_heads", n_heads),
+        d_head=d_head,
+        scale=d_head**-0.5,
+        mask=Causal(),
+        rotary=rotary,
+        extras=(QKNorm(norm=norm, per_head=True),) if normed else (),
+        bias_qkv=True,
+        bias_out=True,
     )
-    return DecoderConfig(
+    mlp = PlainMLP(
+        d_mlp=read.integer("intermediate_size", 8192),
+        act_fn=read.activation("hidden_act", "gelu_new"),
+        bias=True,
+    )
+    layer = replace(block(attn, mlp, before=norm, after=None), order="parallel", ln2=None)
+    return transformer(
         model_type="phi",
         d_model=d_model,
         d_vocab=read.integer("vocab_size", 51200),
         n_ctx=n_ctx,
-        embed_scale=None,
-        learned_positions=False,
-        ln_embed=None,
         layers=(layer,) * n_layers,
         ln_final=norm,
         bias_unembed=True,
-        softcap=None,
         tied=read.flag("tie_word_embeddings", False),
-        inferred=(),
-        compat=None,
-        unread_config=(),
     )

@@ -1,18 +1,19 @@
-"""Phi-3, Phi-3.5, Phi-4, Phi-4-mini, and whatever shares ``model_type: phi3``.
+"""Phi-3, Phi-3.5, Phi-4, Phi-4-mini and other models with ``model_type: phi3``.
 
-Differs from LLaMA: query, key and value share a tensor, and so do gate and up; a query sees a
-window of keys where ``sliding_window`` is given; rotary frequencies from two lists (longrope);
-Phi-4-mini turns only part of each head.
+Differs from LLaMA: query, key and value share a tensor, and so do gate and up; a window of keys if
+``sliding_window`` is given; rotary frequencies from two lists (longrope), in Phi-4-mini for part of
+each head only.
 
 Source: transformers 5.23.0 ``models/phi3``; arXiv:2404.14219, 2402.13753 (longrope).
 """
 
 from __future__ import annotations
 
-from mi_ref.config import Attention, DecoderConfig, GatedMLP, Layer, RMSNorm
+from mi_ref.config import Attention, DecoderConfig, GatedMLP, RMSNorm
 from mi_ref.families.names import ATTENTION, GATED, NORMS, llama_like
+from mi_ref.families.transformer import block, transformer
 from mi_ref.hf_config import HfConfig
-from mi_ref.layer_types import read_window
+from mi_ref.layer_types import read_mask
 from mi_ref.rope_config import read_rope
 from mi_ref.weight_names import Fused
 
@@ -30,7 +31,7 @@ WEIGHT_NAMES = llama_like(
 def read_config(read: HfConfig) -> DecoderConfig:
     """Return the decoder that a Phi-3 or Phi-4 ``config.json`` describes.
 
-    An absent key means the default of transformers' ``Phi3Config``.
+    An absent key has the default of transformers' ``Phi3Config``.
     """
     d_model = read.integer("hidden_size", 3072)
     n_heads = read.integer("num_attention_heads", 32)
@@ -47,48 +48,32 @@ def read_config(read: HfConfig) -> DecoderConfig:
         default_original=4096,
         kinds=("default", "longrope"),
     )
-    layer = Layer(
-        order="sequential",
-        ln1=norm,
-        attn=Attention(
-            n_heads=n_heads,
-            n_key_value_heads=read.groups("num_key_value_heads", n_heads),
-            d_head=d_head,
-            scale=d_head**-0.5,
-            softcap=None,
-            window=read_window(read, None),
-            rotary=rotary,
-            qk_norm=None,
-            bias_qkv=False,
-            bias_out=False,
-        ),
-        ln1_post=None,
-        ln2=norm,
-        mlp=GatedMLP(
-            d_mlp=read.integer("intermediate_size", 8192),
-            act_fn=read.activation("hidden_act", "silu"),
-            bias=False,
-        ),
-        ln2_post=None,
+    attn = Attention(
+        n_heads=n_heads,
+        n_key_value_heads=read.groups("num_key_value_heads", n_heads),
+        d_head=d_head,
+        scale=d_head**-0.5,
+        mask=read_mask(read, None),
+        rotary=rotary,
+        extras=(),
+        bias_qkv=False,
+        bias_out=False,
+    )
+    mlp = GatedMLP(
+        d_mlp=read.integer("intermediate_size", 8192),
+        act_fn=read.activation("hidden_act", "silu"),
+        bias=False,
     )
     for key in ("attention_bias", "mlp_bias", "lm_head_bias"):
         read.only(key, (False,), "HuggingFace's Phi-3 has no biases")
     for key in ("full_attn_mod", "interpolate_factor"):
         read.only(key, (1,), "HuggingFace's Phi-3 does not read it")
-    return DecoderConfig(
+    return transformer(
         model_type="phi3",
         d_model=d_model,
         d_vocab=read.integer("vocab_size", 32064),
         n_ctx=n_ctx,
-        embed_scale=None,
-        learned_positions=False,
-        ln_embed=None,
-        layers=(layer,) * n_layers,
+        layers=(block(attn, mlp, before=norm, after=None),) * n_layers,
         ln_final=norm,
-        bias_unembed=False,
-        softcap=None,
         tied=read.flag("tie_word_embeddings", False),
-        inferred=(),
-        compat=None,
-        unread_config=(),
     )

@@ -1,18 +1,21 @@
-"""Qwen 3, and whatever shares ``model_type: qwen3``.
+"""Qwen 3 and other models with ``model_type: qwen3``.
 
-Differs from LLaMA: each head's queries and keys are normed before rotary embedding; heads are 128
-wide unless said otherwise; if ``use_sliding_window``, layers from ``max_window_layers`` on see a
-window of keys.
+Differs from LLaMA: the queries and keys of each head are normed before rotary embedding; heads are
+128 wide by default; with ``use_sliding_window``, layers from ``max_window_layers`` on see a window
+of keys.
 
 Source: transformers 5.23.0 ``models/qwen3``; arXiv:2505.09388.
 """
 
 from __future__ import annotations
 
-from mi_ref.config import Attention, DecoderConfig, GatedMLP, Layer, QKNorm, RMSNorm
+from dataclasses import replace
+
+from mi_ref.config import Attention, Causal, DecoderConfig, GatedMLP, QKNorm, RMSNorm
 from mi_ref.families.names import ATTENTION, GATED, NORMS, QK_NORMS, llama_like
+from mi_ref.families.transformer import block, transformer
 from mi_ref.hf_config import HfConfig
-from mi_ref.layer_types import read_switched_windows
+from mi_ref.layer_types import read_switched_masks
 from mi_ref.rope_config import read_rope
 
 WEIGHT_NAMES = llama_like(ATTENTION, QK_NORMS, NORMS, GATED)
@@ -21,7 +24,7 @@ WEIGHT_NAMES = llama_like(ATTENTION, QK_NORMS, NORMS, GATED)
 def read_config(read: HfConfig) -> DecoderConfig:
     """Return the decoder that a Qwen 3 ``config.json`` describes.
 
-    An absent key means the default of transformers' ``Qwen3Config``.
+    An absent key has the default of transformers' ``Qwen3Config``.
     """
     d_model = read.integer("hidden_size", 4096)
     n_heads = read.integer("num_attention_heads", 32)
@@ -30,50 +33,32 @@ def read_config(read: HfConfig) -> DecoderConfig:
     norm = RMSNorm(eps=read.number("rms_norm_eps", 1e-6), unit_offset=False)
     d_head = read.integer("head_dim", 128)
     bias = read.flag("attention_bias", False)
-    rotary = read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=10_000.0)
-    n_kv_heads = read.groups("num_key_value_heads", n_heads, 32)
+    attn = Attention(
+        n_heads=n_heads,
+        n_key_value_heads=read.groups("num_key_value_heads", n_heads, 32),
+        d_head=d_head,
+        scale=d_head**-0.5,
+        mask=Causal(),
+        rotary=read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=10_000.0),
+        extras=(QKNorm(norm=norm, per_head=True),),
+        bias_qkv=bias,
+        bias_out=bias,
+    )
     mlp = GatedMLP(
         d_mlp=read.integer("intermediate_size", 22016),
         act_fn=read.activation("hidden_act", "silu"),
         bias=False,
     )
     layers = tuple(
-        Layer(
-            order="sequential",
-            ln1=norm,
-            attn=Attention(
-                n_heads=n_heads,
-                n_key_value_heads=n_kv_heads,
-                d_head=d_head,
-                scale=d_head**-0.5,
-                softcap=None,
-                window=window,
-                rotary=rotary,
-                qk_norm=QKNorm(norm=norm, per_head=True),
-                bias_qkv=bias,
-                bias_out=bias,
-            ),
-            ln1_post=None,
-            ln2=norm,
-            mlp=mlp,
-            ln2_post=None,
-        )
-        for window in read_switched_windows(read, n_layers)
+        block(replace(attn, mask=mask), mlp, before=norm, after=None)
+        for mask in read_switched_masks(read, n_layers)
     )
-    return DecoderConfig(
+    return transformer(
         model_type="qwen3",
         d_model=d_model,
         d_vocab=read.integer("vocab_size", 151936),
         n_ctx=n_ctx,
-        embed_scale=None,
-        learned_positions=False,
-        ln_embed=None,
         layers=layers,
         ln_final=norm,
-        bias_unembed=False,
-        softcap=None,
         tied=read.flag("tie_word_embeddings", False),
-        inferred=(),
-        compat=None,
-        unread_config=(),
     )

@@ -1,18 +1,19 @@
 """Qwen 3 mixtures of experts: ``model_type: qwen3_moe``.
 
-Differs from Qwen 3: in every ``decoder_sparse_step``-th layer that is not among ``mlp_only_layers``
-the MLP is a mixture of experts; a window, if any, holds in all layers; heads are ``d_model /
-n_heads`` wide unless said otherwise.
+Differs from Qwen 3: the MLP is a mixture of experts in every ``decoder_sparse_step``-th layer that
+is not among ``mlp_only_layers``; a window, if any, applies to all layers; heads are ``d_model /
+n_heads`` wide by default.
 
 Source: transformers 5.23.0 ``models/qwen3_moe``; arXiv:2505.09388.
 """
 
 from __future__ import annotations
 
-from mi_ref.config import Attention, DecoderConfig, Experts, GatedMLP, Layer, QKNorm, RMSNorm
+from mi_ref.config import Attention, Causal, DecoderConfig, Experts, GatedMLP, QKNorm, RMSNorm
 from mi_ref.families.names import ATTENTION, GATED, NORMS, QK_NORMS, llama_like
+from mi_ref.families.transformer import block, transformer
 from mi_ref.hf_config import HfConfig
-from mi_ref.layer_types import read_window
+from mi_ref.layer_types import read_mask
 from mi_ref.rope_config import read_rope
 
 WEIGHT_NAMES = llama_like(
@@ -32,7 +33,7 @@ WEIGHT_NAMES = llama_like(
 def read_config(read: HfConfig) -> DecoderConfig:
     """Return the decoder that a Qwen 3 MoE ``config.json`` describes.
 
-    An absent key means the default of transformers' ``Qwen3MoeConfig``.
+    An absent key has the default of transformers' ``Qwen3MoeConfig``.
     """
     d_model = read.integer("hidden_size", 2048)
     n_heads = read.integer("num_attention_heads", 32)
@@ -41,11 +42,19 @@ def read_config(read: HfConfig) -> DecoderConfig:
     norm = RMSNorm(eps=read.number("rms_norm_eps", 1e-6), unit_offset=False)
     d_head = read.head_width("head_dim", d_model, n_heads)
     bias = read.flag("attention_bias", False)
-    rotary = read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=10_000.0)
-    n_kv_heads = read.groups("num_key_value_heads", n_heads, 4)
-    window = read_window(read, 4096)
-    window = window if read.flag("use_sliding_window", False) else None
-    # Hub files carry it; HuggingFace does not read it here.
+    sliding = read_mask(read, 4096)
+    attn = Attention(
+        n_heads=n_heads,
+        n_key_value_heads=read.groups("num_key_value_heads", n_heads, 4),
+        d_head=d_head,
+        scale=d_head**-0.5,
+        mask=sliding if read.flag("use_sliding_window", False) else Causal(),
+        rotary=read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=10_000.0),
+        extras=(QKNorm(norm=norm, per_head=True),),
+        bias_qkv=bias,
+        bias_out=bias,
+    )
+    # Configs on the Hub have it, but HuggingFace does not read it for this family.
     read.count("max_window_layers", 0)
     act_fn = read.activation("hidden_act", "silu")
     n_experts = read.integer("num_local_experts", read.integer("num_experts", 128))
@@ -59,43 +68,13 @@ def read_config(read: HfConfig) -> DecoderConfig:
     dense = GatedMLP(d_mlp=read.integer("intermediate_size", 6144), act_fn=act_fn, bias=False)
     step = read.integer("decoder_sparse_step", 1)
     plain = read.counts("mlp_only_layers")
-    layers = tuple(
-        Layer(
-            order="sequential",
-            ln1=norm,
-            attn=Attention(
-                n_heads=n_heads,
-                n_key_value_heads=n_kv_heads,
-                d_head=d_head,
-                scale=d_head**-0.5,
-                softcap=None,
-                window=window,
-                rotary=rotary,
-                qk_norm=QKNorm(norm=norm, per_head=True),
-                bias_qkv=bias,
-                bias_out=bias,
-            ),
-            ln1_post=None,
-            ln2=norm,
-            mlp=dense if number in plain or (number + 1) % step else experts,
-            ln2_post=None,
-        )
-        for number in range(n_layers)
-    )
-    return DecoderConfig(
+    mlps = (dense if n in plain or (n + 1) % step else experts for n in range(n_layers))
+    return transformer(
         model_type="qwen3_moe",
         d_model=d_model,
         d_vocab=read.integer("vocab_size", 151936),
         n_ctx=n_ctx,
-        embed_scale=None,
-        learned_positions=False,
-        ln_embed=None,
-        layers=layers,
+        layers=tuple(block(attn, mlp, before=norm, after=None) for mlp in mlps),
         ln_final=norm,
-        bias_unembed=False,
-        softcap=None,
         tied=read.flag("tie_word_embeddings", False),
-        inferred=(),
-        compat=None,
-        unread_config=(),
     )

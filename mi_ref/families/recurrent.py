@@ -1,4 +1,4 @@
-"""What the recurrent families share: a decoder of their layers, and flash-linear-attention's keys.
+"""What the recurrent families share: a decoder of their blocks, and flash-linear-attention's keys.
 
 Source: flash-linear-attention ``models/rwkv6`` and ``models/rwkv7``, ``configuration_*.py``.
 """
@@ -15,12 +15,12 @@ from mi_ref.weight_names import Stored, WeightNames
 def fla_layout(
     modules: dict[str, str], stored: dict[str, Stored], others: tuple[WeightNames, ...]
 ) -> WeightNames:
-    """Return the names of a recurrent model in that layout.
+    """Return the names of a recurrent model in flash-linear-attention's layout.
 
     Parameters
     ----------
     modules, stored, others
-        As in `WeightNames`; the norms are the same in all.
+        As in `WeightNames`. The names of the norms are the same in all models and not repeated.
     """
     return WeightNames(
         prefix="model.",
@@ -41,25 +41,25 @@ def fla_layout(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """What a config says of all layers."""
+    """What a config says about all layers."""
 
     d_model: int
     norm: LayerNorm
     norm_first: bool
-    """Whether the embedding is normed."""
+    """Whether a norm follows the embedding."""
     mlp: ChannelMix
     n_ctx: int | None
 
 
 def read_fla(read: HfConfig, *, ratio: float, gated: bool) -> Sizes:
-    """Read the keys that both models share.
+    """Read the keys that RWKV-6 and RWKV-7 share.
 
     Parameters
     ----------
     read : HfConfig
         The config.
     ratio : float
-        Default of ``hidden_ratio``, which is the width of the channel mix over that of the model.
+        Default of ``hidden_ratio``: the width of the channel mix divided by that of the model.
     gated : bool
         Whether the channel mix has a gate.
     """
@@ -83,22 +83,22 @@ def read_fla(read: HfConfig, *, ratio: float, gated: bool) -> Sizes:
 
 
 def recurrent_decoder(
-    read: HfConfig, sizes: Sizes, *, model_type: str, d_vocab: int, attns: tuple[TimeMix, ...]
+    read: HfConfig, sizes: Sizes, *, model_type: str, d_vocab: int, mixers: tuple[TimeMix, ...]
 ) -> DecoderConfig:
-    """Return a decoder with one block for each of `attns`.
+    """Return a decoder with one block for each of `mixers`.
 
     Parameters
     ----------
     read : HfConfig
-        The config, of which ``vocab_size`` and ``tie_word_embeddings`` are still to be read.
+        The config; ``vocab_size`` and ``tie_word_embeddings`` are read here.
     sizes : Sizes
-        What is the same in all layers.
+        What all layers share.
     model_type : str
         The family.
     d_vocab : int
         Default of ``vocab_size``.
-    attns : tuple of TimeMix
-        Of each layer.
+    mixers : tuple of TimeMix
+        Time mixing of each layer.
     """
     norm = sizes.norm
     return DecoderConfig(
@@ -109,12 +109,11 @@ def recurrent_decoder(
         embed_scale=None,
         learned_positions=False,
         ln_embed=norm if sizes.norm_first else None,
-        layers=tuple(RecurrentLayer(ln1=norm, attn=a, ln2=norm, mlp=sizes.mlp) for a in attns),
+        layers=tuple(
+            RecurrentLayer(ln1=norm, mixer=mixer, ln2=norm, mlp=sizes.mlp) for mixer in mixers
+        ),
         ln_final=norm,
         bias_unembed=False,
         softcap=None,
         tied=read.flag("tie_word_embeddings", False),
-        inferred=(),
-        compat=None,
-        unread_config=(),
     )

@@ -1,9 +1,9 @@
-"""RWKV-6, Finch: what shares ``model_type: rwkv6``, in two layouts.
+"""RWKV-6, Finch: models with ``model_type: rwkv6``, in two layouts.
 
-Differs from LLaMA: no attention but a state per head that is handed from token to token; layer
-norms, one of them on the embedding; inputs mixed with the token before. This is the layout of
-``RWKV/v6-Finch-*-HF``, whose ``num_attention_heads`` is the *width* of a head; the other is in
-`mi_ref.families.rwkv6_fla`.
+Differs from LLaMA: instead of attention, a state per head that is carried from token to token;
+layer norms, one of them after the embedding; inputs mixed with the previous token's. This is the
+layout of ``RWKV/v6-Finch-*-HF``, where ``num_attention_heads`` is the *width* of a head; the other
+layout is in `mi_ref.families.rwkv6_fla`.
 
 Source: BlinkDL, ChatRWKV ``RWKV_v6_demo.py``; arXiv:2404.05892; the checkpoints' configs.
 """
@@ -16,7 +16,7 @@ from mi_ref.families.recurrent import Sizes, recurrent_decoder
 from mi_ref.hf_config import HfConfig
 from mi_ref.weight_names import Stored, WeightNames
 
-# In the order in which checkpoints stack them.
+# In the order of the stacked tensors of checkpoints.
 _STACKED = ("w", "k", "v", "r", "g")
 _TIME, _CHANNEL = "attention.time_", "feed_forward.time_maa_"
 _LENGTHS = ("context_length", "model_max_length")
@@ -68,29 +68,29 @@ WEIGHT_NAMES = WeightNames(
 
 
 def read_config(read: HfConfig) -> DecoderConfig:
-    """Return the decoder that an RWKV-6 ``config.json`` describes, in either spelling.
+    """Return the decoder that an RWKV-6 ``config.json`` describes, in either layout.
 
-    An absent key means the default of the ``Rwkv6Config`` beside the checkpoints.
+    An absent key has the default of the ``Rwkv6Config`` that comes with the checkpoints.
     """
     if read.has("norm_eps") or read.has("num_heads"):
         return rwkv6_fla.read_config(read)
     d_model = read.integer("hidden_size", 768)
     read.only("attention_hidden_size", (d_model,), f"hidden_size is {d_model}")
-    # Older files have no head_size and put it into num_attention_heads.
+    # Older configs have no head_size and give it as num_attention_heads.
     d_head = read.integer("head_size" if read.has("head_size") else "num_attention_heads", 64)
     norm = LayerNorm(eps=read.number("layer_norm_epsilon", 1e-5))
     divisor = read.number("head_size_divisor", 8.0)
     n_heads = read.equal_heads(("hidden_size", d_model), ("the width of a head", d_head))
     counts = (d_head, n_heads)
     read.only("num_attention_heads", counts, f"heads are {d_head} wide, so there are {n_heads}")
-    attn = TimeMix6(
+    mixer = TimeMix6(
         n_heads=n_heads,
         d_head=d_head,
         d_shift=read.rank("proj_low_rank_dim", 32, f".0.{_TIME}maa_w1", 1, parts=5),
         d_decay=read.rank("gate_low_rank_dim", 64, f".0.{_TIME}decay_w1", 1),
         group_norm_eps=read.number("group_norm_eps", norm.eps * divisor**2),
     )
-    # Halves weights and activations every so many layers, in float16 only.
+    # In float16 only: weights and activations are halved after every so many layers.
     read.count("rescale_every", 6)
     lengths = [read.integer(key) for key in _LENGTHS if read.has(key)]
     sizes = Sizes(
@@ -104,5 +104,5 @@ def read_config(read: HfConfig) -> DecoderConfig:
         ),
         n_ctx=lengths[0] if lengths else None,
     )
-    attns = (attn,) * read.integer("num_hidden_layers", 24)
-    return recurrent_decoder(read, sizes, model_type="rwkv6", d_vocab=65536, attns=attns)
+    mixers = (mixer,) * read.integer("num_hidden_layers", 24)
+    return recurrent_decoder(read, sizes, model_type="rwkv6", d_vocab=65536, mixers=mixers)

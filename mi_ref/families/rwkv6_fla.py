@@ -1,8 +1,8 @@
-"""RWKV-6 as flash-linear-attention writes it, which shares ``model_type: rwkv6``.
+"""RWKV-6 in flash-linear-attention's layout, also ``model_type: rwkv6``.
 
 Its code norms the heads' outputs with the epsilon of the other norms. The models were trained with
-64 times that, which its converter sets at run time, so that is what an absent ``group_norm_eps``
-means here.
+64 times that value, which its converter sets at run time, so 64 times is the default of
+``group_norm_eps`` here.
 
 Source: flash-linear-attention ``layers/rwkv6.py``, ``models/rwkv6``.
 """
@@ -48,18 +48,18 @@ WEIGHT_NAMES = fla_layout(
 
 
 def read_config(read: HfConfig) -> DecoderConfig:
-    """Return the decoder that such a config describes; an absent key means its class's default."""
+    """Return the decoder that such a config describes; absent keys have their class's defaults."""
     sizes = read_fla(read, ratio=3.5, gated=True)
     for key, default in (("expand_k", 0.5), ("expand_v", 1.0)):
         expand = read.number(key, default)
         read.require(expand == 1.0, f"{key} is {expand}: keys and values are as wide as the model")
     n_heads = read.integer("num_heads", 4)
-    attn = TimeMix6(
+    mixer = TimeMix6(
         n_heads=n_heads,
         d_head=read.equal_heads(("hidden_size", sizes.d_model), ("num_heads", n_heads)),
         d_shift=read.rank("proj_low_rank_dim", 32, ".0.attn.x_proj.0.linear.weight", 0, parts=5),
         d_decay=read.rank("gate_low_rank_dim", 64, ".0.attn.w_proj.linear.lora.0.weight", 0),
         group_norm_eps=read.number("group_norm_eps", 64 * sizes.norm.eps),
     )
-    attns = (attn,) * read.integer("num_hidden_layers", 24)
-    return recurrent_decoder(read, sizes, model_type="rwkv6", d_vocab=32000, attns=attns)
+    mixers = (mixer,) * read.integer("num_hidden_layers", 24)
+    return recurrent_decoder(read, sizes, model_type="rwkv6", d_vocab=32000, mixers=mixers)

@@ -1,8 +1,8 @@
-"""RWKV-7, Goose: what shares ``model_type: rwkv7``, as flash-linear-attention lays it out.
+"""RWKV-7, Goose: models with ``model_type: rwkv7``, in flash-linear-attention's layout.
 
-Differs from RWKV-6: mixes with the token before do not depend on the input; the state also loses
-what it holds under a removal key; values take in layer 0's; a gate of low rank, and none in the
-channel mix.
+Differs from RWKV-6: how much of the previous token is mixed in does not depend on the input; the
+state also loses what it stores under a removal key; layer 0's values are mixed into those of the
+others; a low-rank gate, and none in the channel mix.
 
 Source: BlinkDL, RWKV-LM ``RWKV-v7/rwkv_v7_numpy.py``; arXiv:2503.14456; flash-linear-attention
 ``layers/rwkv7.py``, ``models/rwkv7``.
@@ -38,7 +38,7 @@ _STORED = {
     "bonus": Stored("attn.r_k"),
     "mlp_shift": Stored("ffn.x_k"),
 }
-# Files from before the mixes had names of their own.
+# Files from before each mix had its own name.
 _STACKED = {
     f"shift_{name}": Stored("attn.x_x", index=index, count=6) for index, name in enumerate(_INPUTS)
 }
@@ -54,8 +54,8 @@ WEIGHT_NAMES = fla_layout(
 def read_config(read: HfConfig) -> DecoderConfig:
     """Return the decoder that an RWKV-7 ``config.json`` describes.
 
-    An absent key means the default of flash-linear-attention's ``RWKV7Config``; of a low-rank
-    map, what the tensors say.
+    An absent key has the default of flash-linear-attention's ``RWKV7Config``, except that the
+    tensors set the rank of a low-rank map.
     """
     sizes = read_fla(read, ratio=4.0, gated=False)
     d_model = sizes.d_model
@@ -74,7 +74,7 @@ def read_config(read: HfConfig) -> DecoderConfig:
         )
     }
     eps = read.number("group_norm_eps", d_head * sizes.norm.eps)
-    attns = tuple(
+    mixers = tuple(
         TimeMix7(
             n_heads=n_heads,
             d_head=d_head,
@@ -86,4 +86,4 @@ def read_config(read: HfConfig) -> DecoderConfig:
         )
         for number in range(n_layers)
     )
-    return recurrent_decoder(read, sizes, model_type="rwkv7", d_vocab=32000, attns=attns)
+    return recurrent_decoder(read, sizes, model_type="rwkv7", d_vocab=32000, mixers=mixers)

@@ -1,18 +1,18 @@
 """StarCoder2: ``model_type: starcoder2``.
 
-Differs from LLaMA: layer norms; a plain MLP with GELU by tanh; biases on all linear maps unless
-``use_bias`` is false; a query sees a window of keys where ``sliding_window`` is given; tied by
-default.
+Differs from LLaMA: layer norms; a plain MLP with GELU by tanh; biases in all linear maps unless
+``use_bias`` is false; a window of keys if ``sliding_window`` is given; tied by default.
 
 Source: transformers 5.23.0 ``models/starcoder2``; arXiv:2402.19173.
 """
 
 from __future__ import annotations
 
-from mi_ref.config import Attention, DecoderConfig, Layer, LayerNorm, PlainMLP
+from mi_ref.config import Attention, DecoderConfig, LayerNorm, PlainMLP
 from mi_ref.families.names import ATTENTION, NORMS, llama_like
+from mi_ref.families.transformer import block, transformer
 from mi_ref.hf_config import HfConfig
-from mi_ref.layer_types import read_window
+from mi_ref.layer_types import read_mask
 from mi_ref.rope_config import read_rope
 
 WEIGHT_NAMES = llama_like(ATTENTION, NORMS, {"mlp_in": "mlp.c_fc", "mlp_out": "mlp.c_proj"})
@@ -21,7 +21,7 @@ WEIGHT_NAMES = llama_like(ATTENTION, NORMS, {"mlp_in": "mlp.c_fc", "mlp_out": "m
 def read_config(read: HfConfig) -> DecoderConfig:
     """Return the decoder that a StarCoder2 ``config.json`` describes.
 
-    An absent key means the default of transformers' ``Starcoder2Config``.
+    An absent key has the default of transformers' ``Starcoder2Config``.
     """
     d_model = read.integer("hidden_size", 3072)
     n_heads = read.integer("num_attention_heads", 24)
@@ -30,46 +30,30 @@ def read_config(read: HfConfig) -> DecoderConfig:
     norm = LayerNorm(eps=read.number("norm_epsilon", 1e-5))
     d_head = read.head_width("head_dim", d_model, n_heads)
     bias = read.flag("use_bias", True)
-    layer = Layer(
-        order="sequential",
-        ln1=norm,
-        attn=Attention(
-            n_heads=n_heads,
-            n_key_value_heads=read.groups("num_key_value_heads", n_heads, 2),
-            d_head=d_head,
-            scale=d_head**-0.5,
-            softcap=None,
-            window=read_window(read, None),
-            rotary=read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=10_000.0),
-            qk_norm=None,
-            bias_qkv=bias,
-            bias_out=bias,
-        ),
-        ln1_post=None,
-        ln2=norm,
-        mlp=PlainMLP(
-            d_mlp=read.integer("intermediate_size", 12288),
-            act_fn=read.activation("hidden_act", "gelu_pytorch_tanh"),
-            bias=bias,
-        ),
-        ln2_post=None,
+    attn = Attention(
+        n_heads=n_heads,
+        n_key_value_heads=read.groups("num_key_value_heads", n_heads, 2),
+        d_head=d_head,
+        scale=d_head**-0.5,
+        mask=read_mask(read, None),
+        rotary=read_rope(read, n_ctx=n_ctx, d_head=d_head, default_theta=10_000.0),
+        extras=(),
+        bias_qkv=bias,
+        bias_out=bias,
+    )
+    mlp = PlainMLP(
+        d_mlp=read.integer("intermediate_size", 12288),
+        act_fn=read.activation("hidden_act", "gelu_pytorch_tanh"),
+        bias=bias,
     )
     read.only("norm_type", ("layer_norm",), "HuggingFace's StarCoder2 has layer norms")
     read.only("mlp_type", ("default",), "HuggingFace's StarCoder2 has a plain MLP")
-    return DecoderConfig(
+    return transformer(
         model_type="starcoder2",
         d_model=d_model,
         d_vocab=read.integer("vocab_size", 49152),
         n_ctx=n_ctx,
-        embed_scale=None,
-        learned_positions=False,
-        ln_embed=None,
-        layers=(layer,) * n_layers,
+        layers=(block(attn, mlp, before=norm, after=None),) * n_layers,
         ln_final=norm,
-        bias_unembed=False,
-        softcap=None,
         tied=read.flag("tie_word_embeddings", True),
-        inferred=(),
-        compat=None,
-        unread_config=(),
     )
