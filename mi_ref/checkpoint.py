@@ -66,7 +66,7 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Holding:
     """The files of one checkpoint before they are fetched."""
 
     name: str
@@ -87,18 +87,18 @@ class Source:
 
 
 def read_checkpoint(
-    source: Source, header: Callable[[str], dict[str, TensorInfo]] | None = None
+    holding: Holding, header: Callable[[str], dict[str, TensorInfo]] | None = None
 ) -> Checkpoint:
     """Check that every file needed is held, then fetch them, small ones first."""
-    if CONFIG not in source.held:
-        raise _only_rwkv_pickles(source) or source.lacks([CONFIG])
-    names, weight_map = _weight_names(source)
-    config = source.fetch(CONFIG)
+    if CONFIG not in holding.held:
+        raise _only_rwkv_pickles(holding) or holding.lacks([CONFIG])
+    names, weight_map = _weight_names(holding)
+    config = holding.fetch(CONFIG)
     tokenizer, tokenizer_config = (
-        source.fetch(file) if file in source.held else None for file in TOKENIZER
+        holding.fetch(file) if file in holding.held else None for file in TOKENIZER
     )
-    found = sorted(filter(WORLD.search, source.held)) if tokenizer is None else []
-    world = tuple(source.fetch(file) for file in found)
+    found = sorted(filter(WORLD.search, holding.held)) if tokenizer is None else []
+    world = tuple(holding.fetch(file) for file in found)
     headers = None
     if header is not None:
         # Not at the top: local folders need no threads, and its import is slow.
@@ -106,43 +106,43 @@ def read_checkpoint(
 
         with ThreadPoolExecutor(8) as pool:
             headers = {key: of for part in pool.map(header, names) for key, of in part.items()}
-    weights = () if header else tuple(source.fetch(file) for file in names)
+    weights = () if header else tuple(holding.fetch(file) for file in names)
     # fmt: off
     return Checkpoint(
-        source.name, source.revision, config, weights, weight_map, tokenizer, world,
-        tokenizer_config, _chat_templates(source), headers,
+        holding.name, holding.revision, config, weights, weight_map, tokenizer, world,
+        tokenizer_config, _chat_templates(holding), headers,
     )
     # fmt: on
 
 
-def _chat_templates(source: Source) -> dict[str, Path]:
-    more = {file: re.fullmatch(rf"{MORE_TEMPLATES}/(.+)\.jinja", file) for file in source.held}
+def _chat_templates(holding: Holding) -> dict[str, Path]:
+    more = {file: re.fullmatch(rf"{MORE_TEMPLATES}/(.+)\.jinja", file) for file in holding.held}
     named = {match[1]: file for file, match in sorted(more.items()) if match}
-    default = {"default": CHAT_TEMPLATE} if CHAT_TEMPLATE in source.held else {}
-    return {name: source.fetch(file) for name, file in (default | named).items()}
+    default = {"default": CHAT_TEMPLATE} if CHAT_TEMPLATE in holding.held else {}
+    return {name: holding.fetch(file) for name, file in (default | named).items()}
 
 
-def _weight_names(source: Source) -> tuple[list[str], dict[str, str] | None]:
+def _weight_names(holding: Holding) -> tuple[list[str], dict[str, str] | None]:
     """Choose the weight files: a single file before an index before a file of another name."""
-    if SINGLE in source.held:
+    if SINGLE in holding.held:
         return [SINGLE], None
-    if INDEX in source.held:
-        weight_map = _read_index(source.fetch(INDEX))
+    if INDEX in holding.held:
+        weight_map = _read_index(holding.fetch(INDEX))
         shards = sorted(set(weight_map.values()))
-        if missing := [shard for shard in shards if shard not in source.held]:
-            raise source.lacks(missing)
+        if missing := [shard for shard in shards if shard not in holding.held]:
+            raise holding.lacks(missing)
         return shards, weight_map
-    found = [file for file in source.held if file.endswith(".safetensors")]
+    found = [file for file in holding.held if file.endswith(".safetensors")]
     if len(found) == 1 and not _SHARD.search(found[0]):
         return found, None
     if found:
-        raise source.lacks([f"{INDEX}, which says which of the weight files belong to the model"])
-    pickled = ", ".join(sorted(file for file in source.held if _PICKLED.search(file)))
-    if pickled and not source.partial:
-        raise _only_rwkv_pickles(source) or WeightError(
-            _PICKLES.format(where=source.where, files=pickled, unsafe=_UNSAFE, name=source.name)
+        raise holding.lacks([f"{INDEX}, which says which of the weight files belong to the model"])
+    pickled = ", ".join(sorted(file for file in holding.held if _PICKLED.search(file)))
+    if pickled and not holding.partial:
+        raise _only_rwkv_pickles(holding) or WeightError(
+            _PICKLES.format(where=holding.where, files=pickled, unsafe=_UNSAFE, name=holding.name)
         )
-    raise source.lacks([f"{SINGLE} (or {INDEX} and its shards)"])
+    raise holding.lacks([f"{SINGLE} (or {INDEX} and its shards)"])
 
 
 def rwkv_pickle(what: str, path: Path, steps: str = "") -> WeightError | None:
@@ -158,15 +158,15 @@ def rwkv_pickle(what: str, path: Path, steps: str = "") -> WeightError | None:
     )
 
 
-def _only_rwkv_pickles(source: Source) -> WeightError | None:
-    found = sorted(file for file in source.held if _RWKV.search(file))
-    whole = any(file.endswith(".safetensors") for file in source.held)
-    if not found or whole or source.partial:
+def _only_rwkv_pickles(holding: Holding) -> WeightError | None:
+    found = sorted(file for file in holding.held if _RWKV.search(file))
+    whole = any(file.endswith(".safetensors") for file in holding.held)
+    if not found or whole or holding.partial:
         return None
-    what = f"{source.where} holds its weights only as pickles ({', '.join(found)})"
-    if source.revision is None:
-        return rwkv_pickle(what, source.fetch(found[0]))
-    download = f"hf download {source.name} {shlex.quote(found[0])} --local-dir ."
+    what = f"{holding.where} holds its weights only as pickles ({', '.join(found)})"
+    if holding.revision is None:
+        return rwkv_pickle(what, holding.fetch(found[0]))
+    download = f"hf download {holding.name} {shlex.quote(found[0])} --local-dir ."
     return rwkv_pickle(what, Path(found[0]), f"    {download}\n")
 
 

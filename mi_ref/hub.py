@@ -20,7 +20,7 @@ from mi_ref.checkpoint import (
     SINGLE,
     TOKENIZER,
     Checkpoint,
-    Source,
+    Holding,
     read_checkpoint,
     rwkv_pickle,
 )
@@ -104,7 +104,7 @@ def find_checkpoint(
     if folder is not None:
         remedy = f"{NEEDED} (A folder is looked for before bundled models and the Hub.)"
         return read_checkpoint(
-            Source(name, f"the folder {folder}", _files(folder), folder.joinpath, remedy)
+            Holding(name, f"the folder {folder}", _files(folder), folder.joinpath, remedy)
         )
     if "://" in name:
         raise HubError(f"{name!r} is an address; pass the repository's id, as in 'org/name'.")
@@ -175,7 +175,7 @@ def _from_cache(name: str, revision: str | None) -> Checkpoint:
             folder, commit = Path(path).parent, Path(path).parent.name
             where, held = f"the cached copy of {name!r} (commit {commit})", _files(folder)
             return read_checkpoint(
-                Source(name, where, held, folder.joinpath, remedy, commit, partial=True)
+                Holding(name, where, held, folder.joinpath, remedy, commit, partial=True)
             )
     raise HubError(
         f"{name!r} at revision {revision or 'main'!r} is not in the Hub cache"
@@ -211,8 +211,8 @@ def _from_network(
             raise WeightError(f"{file} of {name!r} is no safetensors file: {error}") from error
         return {tensor: TensorInfo(of.dtype, tuple(of.shape)) for tensor, of in found.items()}
 
-    source = Source(name, f"the Hub repository {name!r} ({commit})", held, fetch, revision=commit)
-    return read_checkpoint(source, header if headers_only else None)
+    holding = Holding(name, f"the Hub repository {name!r} ({commit})", held, fetch, revision=commit)
+    return read_checkpoint(holding, header if headers_only else None)
 
 
 def _explain(error: BaseException, name: str, revision: str | None) -> str:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from functools import lru_cache, partial
+from typing import Any, Literal
 
 from mi_ref.backend import Backend, get_backend
 from mi_ref.compat import with_compat
-from mi_ref.errors import ConfigError
-from mi_ref.families import FAMILIES, Family
+from mi_ref.compute import Compute
+from mi_ref.errors import ConfigError, WeightError
 from mi_ref.hf_config import HfConfig
 from mi_ref.hook_points import decoder_hook_points
 from mi_ref.model import Model
-from mi_ref.provenance import Source
+from mi_ref.recognise import find_family, open_tokenizer, read_config_file
+from mi_ref.source import Source
 from mi_ref.take_params import take_params
 from mi_ref.tensor_check import check_tensors
-from mi_ref.tokenizer import Tokenizer
 from mi_ref.weights import Weights
-
-if TYPE_CHECKING:
-    from mi_ref.checkpoint import Checkpoint
 
 
 def from_pretrained(
@@ -96,72 +92,72 @@ def from_pretrained(
     check_tensors(cfg, family.weight_names, weights.info, source=checkpoint.name)
 
     def take(name: str) -> Any:
-        return chosen.from_host(weights.load(name, dtype))
+        array = chosen.from_host(weights.load(name, dtype))
+        if array.dtype != target:
+            raise ConfigError(f"backend {chosen.name!r} gave {array.dtype} for {target}.")
+        return array
 
     params = take_params(cfg, family.weight_names, take, weights.info, chosen.xp)
-    if params.embed.dtype != target:
-        raise ConfigError(f"backend {chosen.name!r} gave {params.embed.dtype} for {target}.")
-    return Model(
+    model = Model(
         cfg=cfg,
         params=params,
         backend=chosen,
         tokenizer=open_tokenizer(checkpoint, raw),
         hook_points=decoder_hook_points(cfg),
-        source=Source(checkpoint.name, checkpoint.revision, weights),
+        compute=Compute.on(chosen, target),
+        source=Source(checkpoint.name, checkpoint.revision, weights.files()),
+    )
+    return model.as_loaded(
+        partial(
+            reload,
+            name=checkpoint.name,
+            backend=chosen,
+            dtype=dtype,
+            revision=checkpoint.revision,
+            allow_unread_config=tuple(allow_unread_config),
+            compat=compat,
+        )
     )
 
 
-def read_config_file(path: Path) -> dict[str, Any]:
-    """Return the parsed ``config.json``.
+# Tasks of a process pool bring their model with them, one after the other: the last one is kept.
+@lru_cache(maxsize=1)
+def reload(
+    sha256: str,
+    *,
+    name: str,
+    backend: Backend,
+    dtype: str,
+    revision: str | None,
+    allow_unread_config: tuple[str, ...],
+    compat: Literal["candle-mi"] | None,
+) -> Model:
+    """Load a model again by what it was loaded with, as unpickling one does.
+
+    Parameters
+    ----------
+    sha256 : str
+        Of its weights.
+    name, backend, dtype, revision, allow_unread_config, compat
+        As for `from_pretrained`.
 
     Raises
     ------
-    ConfigError
-        If it is not a JSON object.
+    WeightError
+        If the name now leads to other weights.
     """
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{path} is not JSON: {error}. Fetch the file again.") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path} holds a {type(raw).__name__}; a config is a JSON object.")
-    return raw
-
-
-def find_family(raw: dict[str, Any], checkpoint: Checkpoint) -> Family:
-    """Return the family of a config's ``model_type``, or one inferred, with a warning that says so.
-
-    Raises
-    ------
-    ConfigError
-        If there is none, with the nearest family and what differs from it.
-    """
-    model_type = raw.get("model_type")
-    family = FAMILIES.get(model_type) if isinstance(model_type, str) else None
-    if family is None:
-        from mi_ref.inspection import infer_or_refuse
-
-        family = infer_or_refuse(raw, checkpoint)
-    return family
-
-
-def open_tokenizer(checkpoint: Checkpoint, raw: dict[str, Any]) -> Tokenizer:
-    """Return the checkpoint's tokenizer, which is not read before text is involved."""
-    sentencepiece = checkpoint.config.parent / "tokenizer.model"
-    return Tokenizer.from_files(
-        checkpoint.tokenizer,
-        checkpoint.tokenizer_config,
-        world=checkpoint.world,
-        sentencepiece=sentencepiece if sentencepiece.exists() else None,
-        source=checkpoint.name,
-        bos_id=_token_id(raw, "bos_token_id"),
-        eos_id=_token_id(raw, "eos_token_id"),
-        chat_templates=checkpoint.chat_templates,
+    model = from_pretrained(
+        name,
+        backend=backend,
+        dtype=dtype,
+        revision=revision,
+        allow_unread_config=allow_unread_config,
+        compat=compat,
     )
-
-
-def _token_id(raw: dict[str, Any], key: str) -> int | None:
-    """Return a special token's id; of several, the first."""
-    value = raw.get(key)
-    value = value[0] if isinstance(value, list) and value else value
-    return value if isinstance(value, int) else None
+    found = model.origin.weights.sha256()
+    if found != sha256:
+        raise WeightError(
+            f"the pickled model was {name!r} with weights {sha256[:12]}…; here that name leads to"
+            f" {found[:12]}…. Were the files replaced, or is it another machine's folder?"
+        )
+    return model

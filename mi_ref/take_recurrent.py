@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from mi_ref.config import ChannelMix, RecurrentLayer, TimeMix6, TimeMix7
 from mi_ref.params import (
@@ -13,10 +12,8 @@ from mi_ref.params import (
     TimeMix6Params,
     TimeMix7Params,
 )
+from mi_ref.taker import Taker
 from mi_ref.weight_names import Axis, Module, Parameter
-
-if TYPE_CHECKING:
-    from mi_ref.take_params import Taker
 
 INPUTS_6 = ("w", "k", "v", "r", "g")
 """What RWKV-6 mixes with the token before: inputs of decay, key, value, receptance, gate."""

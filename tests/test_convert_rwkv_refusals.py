@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import mi_ref
-from mi_ref.checkpoint import Source, read_checkpoint
+from mi_ref.checkpoint import Holding, read_checkpoint
 from mi_ref.cli import main
 from mi_ref.convert_rwkv import convert_rwkv
 from mi_ref.errors import HubError, WeightError
@@ -77,7 +77,7 @@ def test_a_folder_of_rwkv_pickles_says_how_to_convert(tmp_path: Path, others: li
 
 def test_a_repository_of_rwkv_pickles_says_how_to_fetch_and_convert() -> None:
     held = frozenset({"rwkv7-g1-0.4b.pth", "rwkv7-g1-0.1b.pth", "README.md"})
-    source = Source("BlinkDL/rwkv7-g1", "the Hub repository", held, Path, revision="0" * 40)
+    source = Holding("BlinkDL/rwkv7-g1", "the Hub repository", held, Path, revision="0" * 40)
     with pytest.raises(WeightError) as caught:
         read_checkpoint(source)
     assert "pickles (rwkv7-g1-0.1b.pth, rwkv7-g1-0.4b.pth)" in str(caught.value)

@@ -12,7 +12,7 @@ from tokenizer_specs import assert_spans_agree
 from world_specs import END, FILE, GOOSE, IDS, TOKENS, WORDS, tokenizer, written
 
 import mi_ref
-from mi_ref.checkpoint import Source, read_checkpoint
+from mi_ref.checkpoint import Holding, read_checkpoint
 from mi_ref.cli import main
 from mi_ref.errors import TokenError
 from mi_ref.inspection import inspect_checkpoint
@@ -145,12 +145,12 @@ def test_which_files_are_fetched(tmp_path: Path) -> None:
 
     other = {"vocab.txt", "sub/rwkv_vocab_v2.txt", "rwkv_vocab_v1.json"}
     files = {"config.json", "model.safetensors", FILE, *other}
-    found = read_checkpoint(Source("org/rwkv", "there", frozenset(files), fetch))
+    found = read_checkpoint(Holding("org/rwkv", "there", frozenset(files), fetch))
     assert found.world == (tmp_path / FILE,)
     assert fetched == ["config.json", FILE, "model.safetensors"]
     fetched.clear()
     both = read_checkpoint(
-        Source("org/rwkv", "there", frozenset({*files, "tokenizer.json"}), fetch)
+        Holding("org/rwkv", "there", frozenset({*files, "tokenizer.json"}), fetch)
     )
     assert both.world == ()
     assert fetched == ["config.json", "tokenizer.json", "model.safetensors"]
