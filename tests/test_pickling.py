@@ -109,7 +109,8 @@ def test_a_run_goes_on_elsewhere(case: str, load: Load, copied: Callable[[Any], 
     assert list(other.cache) == list(run.cache)
     assert np.array_equal(other[at.resid_pre[0]], run[at.resid_pre[0]])
     finished = [model.run(each, start_at_layer=1) for each in (run, other)]
-    assert np.array_equal(*(np.asarray(each.logits) for each in finished))
+    own, wanted = (np.asarray(each.logits) for each in finished)
+    assert np.array_equal(own, wanted)
     tops = [copied(each).top(3) for each in finished]
     assert tops[0] == tops[1] == finished[0].top(3)
 
@@ -136,8 +137,8 @@ def test_a_model_is_loaded_again_by_its_name(copied: Callable[[Any], Any]) -> No
     other = copied(model)
     assert repr(other) == repr(model)
     assert other.origin.same_model(model.origin)
-    runs = [np.asarray(each.run("Paris is").logits) for each in (model, other)]
-    assert np.array_equal(*runs)
+    own, wanted = (np.asarray(each.run("Paris is").logits) for each in (model, other))
+    assert np.array_equal(own, wanted)
     assert len(pickle.dumps(model)) < 2000
 
 
