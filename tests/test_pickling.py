@@ -120,9 +120,8 @@ def test_a_state_goes_on_elsewhere(case: str, load: Load, copied: Callable[[Any]
     model = load(case, NUMPY, "float64")
     state = state_of(model.run(RWKV))
     other = copied(state)
-    assert np.array_equal(
-        *(np.asarray(model.run(RWKV, state=each).logits) for each in (state, other))
-    )
+    own, wanted = (np.asarray(model.run(RWKV, state=each).logits) for each in (state, other))
+    assert np.array_equal(own, wanted)
     # A second load of the same checkpoint is the same model, a patch between the two too.
     again = mi_ref.from_pretrained(model.origin.name, dtype="float64")
     assert again.run(RWKV, state=other).state is not None
