@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 from mi_ref.backend import Backend
@@ -29,12 +30,8 @@ class Identity:
 
     def __post_init__(self) -> None:
         # `replace` comes here too: a model that differs from the one loaded has its own origin.
-        self._set_origin(os.urandom(16).hex())
-
-    def _set_origin(self, altered: str | None) -> None:
-        origin = origin_of(
-            self.source, self.cfg, self.backend, self.compute, self.tokenizer, altered
-        )
+        mark = os.urandom(16).hex()
+        origin = origin_of(self.source, self.cfg, self.backend, self.compute, self.tokenizer, mark)
         object.__setattr__(self, "origin", origin)
 
     def as_loaded(self, reload: Callable[[str], Self]) -> Self:
@@ -45,7 +42,7 @@ class Identity:
         reload : callable
             Loads it in another process, given the SHA-256 of its weights; it can be pickled.
         """
-        self._set_origin(None)
+        object.__setattr__(self, "origin", replace(self.origin, altered=None))
         object.__setattr__(self, "_reload", reload)
         return self
 
