@@ -19,9 +19,8 @@ BEFORE, SOURCE, AFTER = "The capital of France", "The capital of Italy", " is"
 SUBJECT, ANSWER, OTHER = " France", " Paris", " Rome"
 
 
-def probability(run: Run, text: str) -> float:
+def probability(model: Model, run: Run, text: str) -> float:
     """Return the probability of one token after the last position."""
-    model = run.model
     chances = {p.id: p.probability for p in run.top(model.cfg.d_vocab)}
     return chances[model.to_single_token(text)]
 
@@ -38,7 +37,7 @@ def main(name: str = "atlas-rwkv7") -> Table:
         cells = []
         for head in heads:
             patched = france.patched(italy, layers=[layer], heads=[head], parts=["wkv"])
-            cells.append(f"{probability(model.run(AFTER, state=patched), OTHER):.3f}")
+            cells.append(f"{probability(model, model.run(AFTER, state=patched), OTHER):.3f}")
         table.add(layer, *cells)
     table.print()
 
@@ -50,7 +49,7 @@ def main(name: str = "atlas-rwkv7") -> Table:
         (f"{SUBJECT!r} removed", token_removal(model, subject)),
     ):
         run = model.run(prompt, edits=edits)
-        share, best = probability(run, ANSWER), run.top(1)[0].token
+        share, best = probability(model, run, ANSWER), run.top(1)[0].token
         print(f"{what:24} {ANSWER!r} {share:.3f}, likeliest {best!r}")
     return table
 

@@ -8,8 +8,9 @@ by name through the entry-point group ``mi_ref.backends`` and import this module
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from mi_ref._typing import Array, DType, Namespace
 from mi_ref.errors import BackendError
@@ -39,6 +40,10 @@ class Backend:
     """Operations, in their array API form or in the library's own faster one."""
     version: str
     """Of the array library, for records."""
+    _asked_for: tuple[str, str | int | None] | None = field(
+        init=False, default=None, repr=False, compare=False
+    )
+    """Name and device by which `get_backend` makes it again; None for a value made by hand."""
 
     def dtype(self, name: str) -> DType:
         """Return the namespace's dtype called `name`.
@@ -54,6 +59,27 @@ class Backend:
                 " bfloat16 and float16 checkpoints load exactly into either."
             )
         return getattr(self.xp, name)
+
+    def __copy__(self) -> Backend:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backend:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._asked_for is None:
+            raise BackendError(
+                f"this backend, {self.name!r}, was made by hand, so no other process can make it"
+                " again, and neither it nor what holds it can be pickled. Use one that"
+                " mi_ref.get_backend returns; see backends/README.md for how to install your own."
+            )
+        return _made_again, self._asked_for
+
+
+@cache
+def _made_again(name: str, device: str | int | None) -> Backend:
+    """Return the backend that unpickled values share: one per process and device."""
+    return get_backend(name, device)
 
 
 def available_backends() -> dict[str, EntryPoint]:
@@ -84,4 +110,8 @@ def get_backend(backend: str | Backend, device: str | int | None = None) -> Back
     if backend not in found:
         raise BackendError(f"no backend named {backend!r}; installed: {', '.join(sorted(found))}.")
     make: Callable[[str | int | None], Backend] = found[backend].load()
-    return make(device)
+    made = make(device)
+    # The device that was current is not current everywhere: CuPy's devices have a number.
+    number = getattr(made.device, "id", None) if device is None else device
+    object.__setattr__(made, "_asked_for", (backend, number))
+    return made

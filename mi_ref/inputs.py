@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mi_ref._typing import Array, Float, Int, Residual
 from mi_ref.config import TimeMix7
 from mi_ref.errors import HookError, ShapeError, TokenError
 from mi_ref.padding import Batch, Padding, PaddingSide, read_mask
 from mi_ref.run import Run
-
-if TYPE_CHECKING:
-    from mi_ref.model import Model
+from mi_ref.text import TextMethods
+from mi_ref.weightless import Computing, Weightless
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ class Start:
         return self.resid if self.tokens is None else self.tokens
 
 
-def read_layers(model: Model, start: int | None, stop: int | None) -> range:
+def read_layers(model: Weightless, start: int | None, stop: int | None) -> range:
     """Return the layers to run; negative numbers count from the end.
 
     Raises
@@ -64,7 +63,7 @@ def read_layers(model: Model, start: int | None, stop: int | None) -> range:
 
 
 def read_prompt(
-    model: Model, prompt: Any, prepend_bos: bool | None, side: PaddingSide, mask: Any
+    model: TextMethods, prompt: Any, prepend_bos: bool | None, side: PaddingSide, mask: Any
 ) -> Start:
     """Return a prompt as tokens, and where its pads are."""
     if isinstance(prompt, Run):
@@ -80,7 +79,7 @@ def read_prompt(
     return Start(batch.tokens, None, None, padding)
 
 
-def read_residual(model: Model, prompt: Any, layer: int, mask: Any) -> Start:
+def read_residual(model: Computing, prompt: Any, layer: int, mask: Any) -> Start:
     """Return what a run that starts at `layer` goes on from.
 
     Raises
@@ -89,9 +88,9 @@ def read_residual(model: Model, prompt: Any, layer: int, mask: Any) -> Start:
         If it is no residual stream of this model, or lacks what else the layer reads.
     """
     run = prompt if isinstance(prompt, Run) else None
-    if run is not None and run.model is not model:
+    if run is not None and not run.origin.same_model(model.origin):
         raise ShapeError(
-            f"the run is of {run.model.source.name} as loaded elsewhere, not of this model; pass"
+            f"the run is of {run.origin.name} as loaded elsewhere, not of this model; pass"
             " run.resid if its numbers mean the same here."
         )
     resid = check_residual(model, prompt if run is None else run.resid, "start_at_layer")
@@ -108,7 +107,7 @@ def read_residual(model: Model, prompt: Any, layer: int, mask: Any) -> Start:
     return Start(None, resid, first_values if layer > 0 else None, padding)
 
 
-def check_residual(model: Model, resid: Any, caller: str) -> Residual:
+def check_residual(model: Computing, resid: Any, caller: str) -> Residual:
     """Return a residual stream in the model's memory order.
 
     Raises
@@ -116,8 +115,8 @@ def check_residual(model: Model, resid: Any, caller: str) -> Residual:
     ShapeError
         If it is none.
     """
-    like = model.params.embed
-    if not isinstance(resid, type(like)) and not hasattr(resid, "dtype"):
+    like = model.compute
+    if not isinstance(resid, type(like.array(model.backend))) and not hasattr(resid, "dtype"):
         raise ShapeError(
             f"{caller} needs a residual stream [batch, pos, d_model], not a"
             f" {type(resid).__name__}: take run.resid or a captured at.resid_pre."
@@ -136,7 +135,7 @@ def check_residual(model: Model, resid: Any, caller: str) -> Residual:
     return model.backend.ops.lay_out(resid, None)
 
 
-def check_length(model: Model, start: Start) -> None:
+def check_length(model: Weightless, start: Start) -> None:
     """Refuse a prompt that has more tokens than positions were learned; warn if rotary ones run on.
 
     Raises
@@ -150,16 +149,16 @@ def check_length(model: Model, start: Start) -> None:
         return
     if cfg.learned_positions:
         raise TokenError(
-            f"the prompt has {n_pos} tokens; {model.source.name} has learned embeddings of"
+            f"the prompt has {n_pos} tokens; {model.origin.name} has learned embeddings of"
             f" {cfg.n_ctx} positions and none beyond. Shorten the prompt."
         )
     warnings.warn(
-        f"the prompt has {n_pos} tokens and {model.source.name} was made for"
+        f"the prompt has {n_pos} tokens and {model.origin.name} was made for"
         f" {cfg.n_ctx}; rotary positions run on, but the model never learned them.",
         stacklevel=3,
     )
 
 
-def _mixes_first_values(model: Model) -> bool:
+def _mixes_first_values(model: Weightless) -> bool:
     attns = [layer.mixer for layer in model.cfg.layers]
     return any(isinstance(attn, TimeMix7) and attn.d_value is not None for attn in attns)

@@ -11,76 +11,28 @@ from typing import Any
 
 from mi_ref.auto_config import inferred
 from mi_ref.checkpoint import Checkpoint
-from mi_ref.config import DecoderConfig
 from mi_ref.errors import TokenError
 from mi_ref.fitting import Fit, fit, nearest
 from mi_ref.hub import find_checkpoint
+from mi_ref.inspected import Inspected, TokenizerFacts
+from mi_ref.inspection_table import inspection_table, sizes
+from mi_ref.provenance import write_json
 from mi_ref.recognise import (
     known_family,
     open_tokenizer,
     read_config_file,
     read_headers,
-    unsupported,
 )
 from mi_ref.tables import Table
 from mi_ref.weights import TensorInfo
 
 
-@dataclass(frozen=True, slots=True)
-class TokenizerFacts:
-    """What a checkpoint's tokenizer is."""
-
-    kind: str | None
-    """``BPE``, ``World``, …; None without a readable tokenizer, which only text needs."""
-    size: int | None
-    """Number of tokens."""
-    bos: str | None
-    """The token that begins a sequence."""
-    adds_bos: bool | None
-    """Whether `bos` is added to a text by default."""
-    problem: str | None
-    """Why there is no readable tokenizer; None if there is one."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Inspection:
+class Inspection(Inspected):
     """What a checkpoint is, and every reason for which it would be refused; prints as a table."""
-
-    name: str
-    revision: str | None
-    model_type: str | None
-    fit: Fit
-    """How it fits its family or, if its ``model_type`` is unknown, the nearest one."""
-    supported: bool
-    """Whether its ``model_type`` has a family, or its structure could be inferred."""
-    damage: str | None
-    """Why the tensors' headers cannot be read; None if they can."""
-    n_tensors: int
-    stored: Mapping[str, tuple[int, int]]
-    """Parameters and bytes by stored dtype, without tensors that contain no parameters."""
-    tokenizer: TokenizerFacts
-
-    @property
-    def config(self) -> DecoderConfig | None:
-        """The decoder; None if the family is unknown or the config faulty, rather than a guess."""
-        return self.fit.config if self.supported and not self.fit.faults else None
-
-    @property
-    def n_params(self) -> int:
-        """Number of parameters."""
-        return sum(count for count, _ in self.stored.values())
-
-    @property
-    def refusals(self) -> tuple[str, ...]:
-        """All reasons for which loading would fail; empty if it would succeed."""
-        damage = () if self.damage is None else (self.damage,)
-        unknown = () if self.supported else (unsupported(self.model_type),)
-        return (*unknown, *damage, *self.fit.sentences(names_only=not self.supported))
 
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
-        from mi_ref.inspection_table import sizes
-
         return {
             "format": "mi_ref.inspection/1",
             "name": self.name,
@@ -100,14 +52,10 @@ class Inspection:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `record` as JSON, atomically."""
-        from mi_ref.provenance import write_json
-
         write_json(path, self.record())
 
     def table(self) -> Table:
         """Return a table of what the checkpoint is and whether it loads, or why not."""
-        from mi_ref.inspection_table import inspection_table
-
         return inspection_table(self)
 
     def print(self) -> None:

@@ -7,21 +7,21 @@ from dataclasses import asdict
 from typing import Any
 
 from mi_ref.config import MLP, Attention, ChannelMix, DecoderConfig, RecurrentLayer, TimeMix
-from mi_ref.inspection import Inspection
+from mi_ref.inspected import Inspected
 from mi_ref.rope import Rotary
-from mi_ref.tables import Cell, Table
+from mi_ref.tables import Styled, Table
 
 
-def inspection_table(found: Inspection) -> Table:
+def inspection_table(found: Inspected) -> Table:
     """Return a table of what a checkpoint is and whether it loads, or why not."""
     table = Table(["checkpoint", found.name], flexible=[found.name], widest=96)
     for label, value in _lines(found):
-        table.add(Cell((label, "dim")), value)
+        table.add(Styled((label, "dim")), value)
     reasons = found.refusals
     if not reasons:
-        table.add("loads", Cell(("yes, as far as headers show", "bold green")))
+        table.add("loads", Styled(("yes, as far as headers show", "bold green")))
     for number, reason in enumerate(reasons, start=1):
-        table.add(Cell((f"refused {number}/{len(reasons)}", "bold red")), reason)
+        table.add(Styled((f"refused {number}/{len(reasons)}", "bold red")), reason)
     return table
 
 
@@ -86,7 +86,7 @@ def _runs(values: Iterable[Any]) -> list[tuple[str, Any]]:
     ]
 
 
-def _lines(found: Inspection) -> Iterator[tuple[str, str]]:
+def _lines(found: Inspected) -> Iterator[tuple[str, str]]:
     """Yield the lines of a checkpoint's table."""
     if found.revision is not None:
         yield "revision", found.revision

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from dataclasses import replace
+from functools import lru_cache, partial
 from typing import Any, Literal
 
 from mi_ref.backend import Backend, get_backend
 from mi_ref.compat import with_compat
-from mi_ref.errors import ArgumentError, BackendError
+from mi_ref.compute import Compute
+from mi_ref.errors import ArgumentError, BackendError, WeightError
 from mi_ref.hf_config import HfConfig
 from mi_ref.hook_points import decoder_hook_points
 from mi_ref.model import Model
-from mi_ref.provenance import Source
 from mi_ref.recognise import find_family, open_tokenizer, read_config_file
+from mi_ref.source import Source
 from mi_ref.take_params import read_params
 from mi_ref.tensor_check import check_tensors
 from mi_ref.weights import Weights
@@ -98,19 +100,75 @@ def from_pretrained(
     check_tensors(cfg, family.weight_names, weights.info, source=checkpoint.name)
 
     def load(name: str) -> Any:
-        return chosen.from_host(weights.load(name, dtype))
+        array = chosen.from_host(weights.load(name, dtype))
+        if array.dtype != target:
+            raise BackendError(
+                f"backend {chosen.name!r}: expected weights of dtype {target}, got {array.dtype}."
+                " Check its from_host and dtype."
+            )
+        return array
 
     params = read_params(cfg, family.weight_names, load, weights.info, chosen.xp)
-    if params.embed.dtype != target:
-        raise BackendError(
-            f"backend {chosen.name!r}: expected weights of dtype {target}, got"
-            f" {params.embed.dtype}. Check its from_host and dtype."
-        )
-    return Model(
+    model = Model(
         cfg=cfg,
         params=params,
         backend=chosen,
         tokenizer=open_tokenizer(checkpoint, raw),
         hook_points=decoder_hook_points(cfg),
-        source=Source(checkpoint.name, checkpoint.revision, weights),
+        compute=Compute.on(chosen, target),
+        source=Source(checkpoint.name, checkpoint.revision, weights.files()),
     )
+    return model.as_loaded(
+        partial(
+            reload,
+            name=checkpoint.name,
+            backend=chosen,
+            dtype=dtype,
+            revision=checkpoint.revision,
+            allow_unread_config=tuple(allow_unread_config),
+            compat=compat,
+        )
+    )
+
+
+# Tasks of a process pool bring their model with them, one after the other: the last one is kept.
+@lru_cache(maxsize=1)
+def reload(
+    sha256: str,
+    *,
+    name: str,
+    backend: Backend,
+    dtype: str,
+    revision: str | None,
+    allow_unread_config: tuple[str, ...],
+    compat: Literal["candle-mi"] | None,
+) -> Model:
+    """Load a model again by what it was loaded with, as unpickling one does.
+
+    Parameters
+    ----------
+    sha256 : str
+        Of its weights.
+    name, backend, dtype, revision, allow_unread_config, compat
+        As for `from_pretrained`.
+
+    Raises
+    ------
+    WeightError
+        If the name now leads to other weights.
+    """
+    model = from_pretrained(
+        name,
+        backend=backend,
+        dtype=dtype,
+        revision=revision,
+        allow_unread_config=allow_unread_config,
+        compat=compat,
+    )
+    found = model.origin.weights.sha256()
+    if found != sha256:
+        raise WeightError(
+            f"the pickled model was {name!r} with weights {sha256[:12]}…; here that name leads to"
+            f" {found[:12]}…. Were the files replaced, or is it another machine's folder?"
+        )
+    return model

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from mi_ref import decoder, rwkv
 from mi_ref._typing import Array, DType, Float
 from mi_ref.backend import Backend
 from mi_ref.cache import Cache
+from mi_ref.compute import Compute
 from mi_ref.config import DecoderConfig
 from mi_ref.errors import HookError
 from mi_ref.hook_points import HookPoints
 from mi_ref.hooks import CaptureLike, EditFunction, Edits
+from mi_ref.identity import Identity
 from mi_ref.inputs import (
     Start,
     check_length,
@@ -22,13 +24,14 @@ from mi_ref.inputs import (
     read_prompt,
     read_residual,
 )
+from mi_ref.origin import Origin
 from mi_ref.padding import PaddingSide
-from mi_ref.params import DecoderParams
+from mi_ref.params import DecoderParams, RecurrentLayerParams, TimeMix6Params
 from mi_ref.plan import NO_TAP, HookPlan
-from mi_ref.provenance import Source
 from mi_ref.run import Run
 from mi_ref.selection import Selector
 from mi_ref.sites import Site, at
+from mi_ref.source import Source
 from mi_ref.state import State, check_state
 from mi_ref.text import Prompt, TextMethods
 from mi_ref.tokenizer import Tokenizer
@@ -39,7 +42,7 @@ LogitsWanted: TypeAlias = Literal["all", "last", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
-class Model(TextMethods, WeightViews):
+class Model(TextMethods, WeightViews, Identity):
     """A decoder-only language model with a hook at every step.
 
     Immutable: hooks are arguments of a call, never state of the model. Get one from
@@ -57,8 +60,12 @@ class Model(TextMethods, WeightViews):
         Text to ids and back.
     hook_points : HookPoints
         Every point that can be captured and edited; ``print(model.hook_points)``.
+    compute : Compute
+        What every activation is: its dtype and device.
     source : Source
-        Where it came from, for records.
+        The checkpoint it was loaded from.
+    origin : Origin
+        The same without the weights' files, for runs and results.
     """
 
     cfg: DecoderConfig
@@ -66,12 +73,16 @@ class Model(TextMethods, WeightViews):
     backend: Backend
     tokenizer: Tokenizer
     hook_points: HookPoints
+    compute: Compute
     source: Source
+    origin: Origin = field(init=False)
+    _reload: Callable[[str], Model] | None = field(init=False, default=None)
+    """Loads this very model in another process, given the hash of its weights."""
 
     @property
     def dtype(self) -> DType:
         """What it computes in."""
-        return self.params.embed.dtype
+        return self.compute.dtype
 
     def run(
         self,
@@ -163,7 +174,7 @@ class Model(TextMethods, WeightViews):
             batch=start.batch,
             n_pos=start.n_pos,
             out_pos=1 if logits == "last" else start.n_pos,
-            like=self.params.embed,
+            compute=self.compute,
             backend=self.backend,
             padding=start.padding,
             check_edits=check_edits,
@@ -182,7 +193,15 @@ class Model(TextMethods, WeightViews):
             out = decoder.unembed(self.params, self.cfg, resid, columns, tap, self.backend)
         plan.check_fired()
         cache = Cache(plan.captured, self.hook_points)
-        return Run(start.tokens, padding, out, resid, after, first_values, cache, self)
+        return Run(
+            start.tokens, padding, out, resid, after, first_values, self._bonuses(), cache,
+            self.cfg, self.backend, self.origin,
+        )  # fmt: skip
+
+    def _bonuses(self) -> tuple[Array, ...] | None:
+        attns = [w.attn for w in self.params.layers if isinstance(w, RecurrentLayerParams)]
+        found = tuple(attn.bonus for attn in attns if isinstance(attn, TimeMix6Params))
+        return found or None
 
     def _through_layers(
         self, start: Start, resid: Array, state: State | None, layers: range, plan: HookPlan
@@ -261,7 +280,7 @@ class Model(TextMethods, WeightViews):
         cfg = self.cfg
         compat = "" if cfg.compat is None else f" as {cfg.compat} runs it"
         return (
-            f"<Model {self.source.name}: {cfg.model_type}{compat}, {cfg.n_layers} layers,"
+            f"<Model {self.origin.name}: {cfg.model_type}{compat}, {cfg.n_layers} layers,"
             f" {cfg.n_heads} heads, d_model {cfg.d_model}, d_vocab {cfg.d_vocab};"
             f" {self.backend.name}, {self.dtype}>"
         )

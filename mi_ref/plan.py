@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from mi_ref._typing import Array
 from mi_ref.backend import Backend
+from mi_ref.compute import Compute
 from mi_ref.edit_guard import Watched, refuse_idle
 from mi_ref.errors import HookError
 from mi_ref.fits import check_fits
@@ -48,8 +49,8 @@ class HookPlan:
         The global sites that this call passes.
     batch, n_pos, out_pos : int
         Size of the prompt, and how many positions are unembedded.
-    like : Array
-        Any array of the model: activations share its type, dtype and device.
+    compute : Compute
+        Dtype and device of activations.
     backend : Backend
         Of the model.
     padding : Padding or None
@@ -76,7 +77,7 @@ class HookPlan:
         batch: int,
         n_pos: int,
         out_pos: int,
-        like: Array,
+        compute: Compute,
         backend: Backend,
         padding: Padding | None,
         check_edits: bool,
@@ -84,7 +85,7 @@ class HookPlan:
         self._backend = backend
         self._padding = padding
         self._watched: list[Watched] | None = [] if check_edits else None
-        self._like = like
+        self._like = compute.array(backend)
         self._size = (batch, n_pos, out_pos)
         self._actions: dict[Point, _Actions] = {}
         self.captured: dict[Point, Array] = {}

@@ -21,9 +21,6 @@ class GlobalSite:
     def __repr__(self) -> str:
         return f"at.{self.name}"
 
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return _restore, (GlobalSite, self.name, self.string, self.axes)
-
     @property
     def layer(self) -> None:
         """None: the site belongs to no layer."""
@@ -64,9 +61,6 @@ class LayerSite:
     def __repr__(self) -> str:
         return f"at.{self.name}"
 
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
-        return _restore, (LayerSite, self.name, self.string, self.axes)
-
 
 @dataclass(frozen=True, slots=True)
 class LayerPoint:
@@ -103,15 +97,3 @@ class LayerSpan:
 
 Site: TypeAlias = GlobalSite | LayerSite
 Point: TypeAlias = GlobalSite | LayerPoint
-
-
-def _restore(
-    kind: type[GlobalSite] | type[LayerSite], name: str, string: str, axes: tuple[str, ...]
-) -> Site:
-    """Unpickle a site: the one of this module if it is that one, so that identity survives."""
-    from mi_ref.sites import at
-
-    own = getattr(at, name, None)
-    if isinstance(own, GlobalSite | LayerSite) and own.string == string:
-        return own
-    return kind(name, string, axes)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from mi_ref._typing import Array, Bool, Float, Int
+from mi_ref.backend import Backend
 from mi_ref.cache import Cache
+from mi_ref.config import DecoderConfig
 from mi_ref.errors import ShapeError
+from mi_ref.origin import Origin
 from mi_ref.padding import Padding
 from mi_ref.selection import Selector
+from mi_ref.state import State
 from mi_ref.tables import Table
-
-if TYPE_CHECKING:
-    from mi_ref.model import Model
-    from mi_ref.state import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +78,16 @@ class Run:
         Of a recurrent model: what its last tokens hand on; ``model.run(more, state=run.state)``.
     first_values : Array or None
         Of RWKV-7: layer 0's values ``[batch, pos, head, d_head]``, which later layers read.
+    bonuses : tuple of Array, or None
+        Of RWKV-6: each layer's weights ``[head, d_head]`` of what a position reads of itself.
     cache : Cache
         Captured activations.
+    cfg : DecoderConfig
+        Sizes and structure of the model.
+    backend : Backend
+        Of its arrays.
+    origin : Origin
+        The model that ran, without its weights.
     """
 
     tokens: Int[Array, "batch pos"] | None
@@ -89,8 +96,11 @@ class Run:
     resid: Float[Array, "batch pos d_model"]
     state: State | None
     first_values: Float[Array, "batch pos head d_head"] | None
+    bonuses: tuple[Float[Array, "head d_head"], ...] | None
     cache: Cache
-    model: Model
+    cfg: DecoderConfig
+    backend: Backend
+    origin: Origin
 
     def __getitem__(self, key: Selector) -> Array:
         return self.cache[key]
@@ -105,7 +115,7 @@ class Run:
         ShapeError
             If this run has no logits there.
         """
-        row, backend = self.logits_at(pos, batch), self.model.backend
+        row, backend = self.logits_at(pos, batch), self.backend
         weights = backend.ops.softmax(row, reuse=False)
         values, ids = backend.ops.top_k(row, min(k, row.shape[0]))
         chosen = backend.to_host(backend.xp.take(weights, ids, axis=0)).tolist()
@@ -114,7 +124,7 @@ class Run:
         )
         return Predictions(
             tuple(
-                Prediction(rank, self.model.token_string(token), token, logit, probability)
+                Prediction(rank, self.origin.token_string(token), token, logit, probability)
                 for rank, (token, logit, probability) in enumerate(best, start=1)
             )
         )
@@ -149,7 +159,7 @@ class Run:
     @property
     def attention_mask(self) -> Bool[Array, "batch pos"]:
         """Where there are tokens: false at pads."""
-        backend, shape = self.model.backend, self.resid.shape[:2]
+        backend, shape = self.backend, self.resid.shape[:2]
         if self.padding is not None:
             return self.padding.mask(backend)
         return backend.xp.ones(shape, dtype=backend.xp.bool, device=backend.device)

@@ -6,6 +6,7 @@ meanings are TransformerLens'; ``str`` gives its spelling. :mod:`mi_ref.naming` 
 
 from __future__ import annotations
 
+import copyreg
 from functools import cache
 
 from mi_ref.points import (
@@ -167,6 +168,24 @@ class Sites:
 
 at = Sites()
 """The sites: ``at.embed``, ``at.resid_post[5]``, ``at.pattern[2:8]``, …"""
+
+
+def _restore(
+    kind: type[GlobalSite] | type[LayerSite], name: str, string: str, axes: tuple[str, ...]
+) -> Site:
+    """Unpickle or copy a site: the one of `at` if it is that one, so that identity survives."""
+    own = getattr(at, name, None)
+    if isinstance(own, GlobalSite | LayerSite) and own.string == string:
+        return own
+    return kind(name, string, axes)
+
+
+def _reduced(site: Site) -> tuple[object, tuple[object, ...]]:
+    return _restore, (type(site), site.name, site.string, site.axes)
+
+
+copyreg.pickle(GlobalSite, _reduced)  # type: ignore[arg-type]
+copyreg.pickle(LayerSite, _reduced)  # type: ignore[arg-type]
 
 ALL_SITES: tuple[Site, ...] = tuple(
     site for site in vars(Sites).values() if isinstance(site, GlobalSite | LayerSite)

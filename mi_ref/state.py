@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from mi_ref._typing import Array, Float
+from mi_ref.backend import Backend
+from mi_ref.config import DecoderConfig
 from mi_ref.errors import ShapeError
+from mi_ref.origin import Origin
 from mi_ref.tables import Table
-
-if TYPE_CHECKING:
-    from mi_ref.model import Model
+from mi_ref.weightless import Computing, Weightless
 
 Part: TypeAlias = Literal["wkv", "attn_shift", "mlp_shift"]
 PARTS: tuple[Part, ...] = ("wkv", "attn_shift", "mlp_shift")
@@ -30,7 +31,7 @@ class LayerState:
     """``at.mlp_in`` of the last token, likewise."""
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
+@dataclass(frozen=True, slots=True, repr=False, eq=False, init=False)
 class State:
     """The state of a recurrent model after some tokens: ``model.run(more, state=run.state)``.
 
@@ -40,22 +41,34 @@ class State:
     ----------
     layers : mapping
         Layer number to `LayerState`.
-    model : Model
-        Whose state it is.
+    cfg : DecoderConfig
+        Sizes and structure of the model.
+    backend : Backend
+        Of its arrays.
+    origin : Origin
+        The model that it belongs to, without its weights.
     """
 
     layers: Mapping[int, LayerState]
-    model: Model
+    cfg: DecoderConfig
+    backend: Backend
+    origin: Origin
+
+    def __init__(self, layers: Mapping[int, LayerState], model: Weightless) -> None:
+        """Make a state of a model, or of the model that a run or another state belongs to."""
+        of = {"cfg": model.cfg, "backend": model.backend, "origin": model.origin}
+        for name, value in {"layers": layers, **of}.items():
+            object.__setattr__(self, name, value)
 
     @classmethod
-    def empty(cls, model: Model, batch: int = 1) -> State:
+    def empty(cls, model: Computing, batch: int = 1) -> State:
         """Return the state before any token: zeros."""
         _refuse_attention(model, "State.empty")
         layers = range(model.cfg.n_layers)
         return cls({n: _zeros(model, n, batch) for n in layers}, model)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], model: Model) -> State:
+    def load(cls, path: str | os.PathLike[str], model: Weightless) -> State:
         """Read a saved state, in the model's dtype.
 
         Raises
@@ -63,18 +76,29 @@ class State:
         ShapeError
             If it is none, or one of other weights.
         """
-        from mi_ref.state_files import load_state
+        from mi_ref.state_files import read_state
 
-        return load_state(path, model)
+        take = model.backend.from_host
+        read = read_state(path, model.origin)
+        layers = {
+            number: LayerState(*(take(parts[name]) for name in PARTS))
+            for number, parts in read.items()
+        }
+        return cls(layers, model)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a safetensors file that says which weights made it: whole or not at all."""
-        from mi_ref.state_files import save_state
+        from mi_ref.state_files import write_state
 
-        save_state(self, path)
+        host = self.backend.to_host
+        layers = {
+            number: {str(name): host(getattr(part, name)) for name in PARTS}
+            for number, part in self.layers.items()
+        }
+        write_state(path, layers, self.origin)
 
     def __getitem__(self, layer: int) -> LayerState:
-        n_layers = self.model.cfg.n_layers
+        n_layers = self.cfg.n_layers
         number = layer + n_layers if layer < 0 else layer
         if number not in self.layers:
             held = ", ".join(map(str, self.layers))
@@ -91,7 +115,7 @@ class State:
         outside = [row for row in rows if not -self.batch <= row < self.batch]
         if outside or not rows:
             raise ShapeError(f"rows={list(rows)} of a state of {self.batch}: name some of those.")
-        xp, device = self.model.backend.xp, self.model.backend.device
+        xp, device = self.backend.xp, self.backend.device
         chosen = xp.asarray([row % self.batch for row in rows], dtype=xp.int64, device=device)
         return self._map(lambda x: xp.take(x, chosen, axis=0))
 
@@ -109,8 +133,8 @@ class State:
         new = {name: value for name, value in given.items() if value is not None}
         for name, value in new.items():
             _check_like(value, getattr(old, name), f"{name} of layer {layer}")
-        number = layer % self.model.cfg.n_layers
-        return replace(self, layers={**self.layers, number: replace(old, **new)})
+        number = layer % self.cfg.n_layers
+        return State({**self.layers, number: replace(old, **new)}, self)
 
     def patched(
         self,
@@ -138,7 +162,7 @@ class State:
             raise ShapeError(f"parts={unknown}: a state has {', '.join(PARTS)}.")
         if heads is not None and set(parts) != {"wkv"}:
             raise ShapeError("heads= chooses matrices: pass parts=['wkv'] with it.")
-        _check_model(source, self.model)
+        _check_model(source, self)
         chosen = list(self.layers if layers is None else layers)
         if not chosen or len(parts) == 0 or (heads is not None and len(heads) == 0):
             raise ShapeError("patched: layers, heads or parts names nothing; leave it out for all.")
@@ -152,7 +176,7 @@ class State:
 
     def norms(self) -> dict[int, list[list[float]]]:
         """Return the Frobenius norm of each matrix: by layer, row and head."""
-        xp, host = self.model.backend.xp, self.model.backend.to_host
+        xp, host = self.backend.xp, self.backend.to_host
         return {
             layer: host(xp.sqrt(xp.sum(part.wkv * part.wkv, axis=(-2, -1)))).tolist()
             for layer, part in self.layers.items()
@@ -162,7 +186,7 @@ class State:
         """Return the norms of one row's matrices: a line per layer, a column per head."""
         if not -self.batch <= row < self.batch:
             raise ShapeError(f"row={row} of a state of {self.batch} rows.")
-        heads = range(self.model.cfg.n_heads)
+        heads = range(self.cfg.n_heads)
         table = Table([">layer", *(f">head {head}" for head in heads)])
         for layer, norms in self.norms().items():
             table.add(layer, *(f"{norm:.3f}" for norm in norms[row]))
@@ -172,7 +196,7 @@ class State:
         return str(self.table())
 
     def __repr__(self) -> str:
-        name = self.model.source.name
+        name = self.origin.name
         return f"<State of {name}: {self.batch} rows, {len(self.layers)} layers>"
 
     def _repr_html_(self) -> str:
@@ -183,7 +207,7 @@ class State:
             number: LayerState(*(change(getattr(part, name)) for name in PARTS))
             for number, part in self.layers.items()
         }
-        return replace(self, layers=layers)
+        return State(layers, self)
 
     def _mixed(self, own: Array, other: Array, heads: Collection[int], layer: int) -> Array:
         """Return `own` with some heads of `other`."""
@@ -192,12 +216,12 @@ class State:
             raise ShapeError(f"heads={outside}: layer {layer} has heads 0 to {n_heads - 1}.")
         _check_like(other, own, f"wkv of layer {layer}")
         chosen = {head % n_heads for head in heads}
-        xp, device = self.model.backend.xp, self.model.backend.device
+        xp, device = self.backend.xp, self.backend.device
         mask = xp.asarray([head in chosen for head in range(n_heads)], device=device)
         return xp.where(mask[None, :, None, None], other, own)
 
 
-def check_state(state: State, model: Model, layers: range, batch: int) -> None:
+def check_state(state: State, model: Computing, layers: range, batch: int) -> None:
     """Refuse a state from which a call cannot go on.
 
     Raises
@@ -226,24 +250,24 @@ def check_state(state: State, model: Model, layers: range, batch: int) -> None:
             _check_like(value, getattr(needed, name), f"{name} of layer {layer}")
 
 
-def _check_model(state: State, model: Model) -> None:
-    if state.model is not model:
+def _check_model(state: State, model: Weightless) -> None:
+    if not state.origin.same_model(model.origin):
         raise ShapeError(
-            f"the state is of {state.model.source.name} as loaded elsewhere, not of this model. If"
+            f"the state is of {state.origin.name} as loaded elsewhere, not of this model. If"
             " its numbers mean the same here, pass State(state.layers, model)."
         )
 
 
-def _refuse_attention(model: Model, caller: str) -> None:
+def _refuse_attention(model: Weightless, caller: str) -> None:
     if not model.cfg.recurrent:
         raise ShapeError(
-            f"{caller}: {model.source.name} attends, so it hands no state on; a recurrent model"
+            f"{caller}: {model.origin.name} attends, so it hands no state on; a recurrent model"
             " does."
         )
 
 
-def _zeros(model: Model, layer: int, batch: int) -> LayerState:
-    cfg, like, xp = model.cfg, model.params.embed, model.backend.xp
+def _zeros(model: Computing, layer: int, batch: int) -> LayerState:
+    cfg, like, xp = model.cfg, model.compute, model.backend.xp
     attn = cfg.layers[layer].mixer
 
     def zeros(*shape: int) -> Array:

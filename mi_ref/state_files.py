@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mi_ref.errors import ShapeError
-from mi_ref.provenance import json_text, provenance, write_whole
-from mi_ref.weights import Weights
-
-if TYPE_CHECKING:
-    from mi_ref.model import Model
-    from mi_ref.state import State
+from mi_ref.origin import Origin
+from mi_ref.provenance import json_text, write_whole
+from mi_ref.weights import HostArray, Weights
 
 FORMAT = "mi_ref.state/1"
 
 
-def save_state(state: State, path: str | os.PathLike[str]) -> None:
-    """Write a state, whole or not at all; see `State.save`."""
+def write_state(
+    path: str | os.PathLike[str], layers: Mapping[int, Mapping[str, HostArray]], origin: Origin
+) -> None:
+    """Write the parts of each layer, whole or not at all; see `State.save`."""
     from safetensors.numpy import save_file
 
-    from mi_ref.state import PARTS
-
-    host = state.model.backend.to_host
     arrays = {
-        f"layers.{number}.{name}": host(getattr(part, name)).copy(order="C")
-        for number, part in state.layers.items()
-        for name in PARTS
+        f"layers.{number}.{name}": part.copy(order="C")
+        for number, parts in layers.items()
+        for name, part in parts.items()
     }
-    note = {"format": FORMAT, "provenance": json_text(provenance(state.model))}
+    note = {"format": FORMAT, "provenance": json_text(origin.record())}
     write_whole(path, lambda temporary: save_file(arrays, temporary, metadata=note))
 
 
-def load_state(path: str | os.PathLike[str], model: Model) -> State:
-    """Read a state; see `State.load`."""
-    from safetensors import SafetensorError, safe_open
+def read_state(path: str | os.PathLike[str], origin: Origin) -> dict[int, dict[str, HostArray]]:
+    """Read the parts of each layer in the dtype of the model at `origin`; see `State.load`.
 
-    from mi_ref.state import PARTS, LayerState, State
+    Raises
+    ------
+    ShapeError
+        If it is no state, or one of other weights.
+    """
+    from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as file:
@@ -50,17 +50,16 @@ def load_state(path: str | os.PathLike[str], model: Model) -> State:
             f"{path} is no saved state: its format is {note.get('format')!r}, not {FORMAT!r}."
         )
     made_by = json.loads(note["provenance"])
-    own = model.source.sha256()
+    own = origin.weights.sha256()
     if made_by["weights_sha256"] != own:
         raise ShapeError(
             f"{path} was made by {made_by['model']} (weights {made_by['weights_sha256'][:12]}…);"
-            f" this model is {model.source.name} (weights {own[:12]}…), to which it means nothing."
+            f" this model is {origin.name} (weights {own[:12]}…), to which it means nothing."
         )
-    stored, dtype = Weights([Path(path)]), str(model.dtype).rpartition(".")[2]
-    numbers = sorted({int(name.split(".")[1]) for name in stored.info})
-    take = model.backend.from_host
-    layers = {
-        number: LayerState(*(take(stored.load(f"layers.{number}.{p}", dtype)) for p in PARTS))
-        for number in numbers
-    }
-    return State(layers, model)
+    stored = Weights([Path(path)])
+    layers: dict[int, dict[str, HostArray]] = {}
+    places = sorted((int(name.split(".")[1]), name) for name in stored.info)
+    for number, name in places:
+        part = stored.load(name, origin.dtype)
+        layers.setdefault(number, {})[name.rpartition(".")[2]] = part
+    return layers

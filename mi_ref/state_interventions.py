@@ -111,7 +111,7 @@ def token_removal(
     """
     if not model.cfg.recurrent:
         raise HookError(
-            f"token_removal: {model.source.name} attends and has no state. Knock out attention at"
+            f"token_removal: {model.origin.name} attends and has no state. Knock out attention at"
             " at.attn_scores."
         )
     where = _some(positions)

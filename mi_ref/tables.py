@@ -10,7 +10,7 @@ from io import StringIO
 from typing import Any
 
 
-class Cell:
+class Styled:
     """Styled text in parts. Where a terminal is too narrow, whole parts give way, last first.
 
     Parameters
@@ -58,7 +58,7 @@ class Cell:
         return line
 
 
-class Lines(Cell):
+class Lines(Styled):
     """Parts one under the other, each wrapped where it is too long; empty ones are left out."""
 
     __slots__ = ()
@@ -104,7 +104,7 @@ class Table:
         self._title = title
         self._flexible = frozenset(flexible)
         self._widest = widest
-        self._rows: list[tuple[str | Cell, ...]] = []
+        self._rows: list[tuple[str | Styled, ...]] = []
         self._styles: list[str] = []
 
     def __len__(self) -> int:
@@ -112,7 +112,7 @@ class Table:
 
     def add(self, *cells: object, style: str = "") -> None:
         """Add a row of cells or anything that prints; `style` is a rich style for all of it."""
-        self._rows.append(tuple(cell if isinstance(cell, Cell) else str(cell) for cell in cells))
+        self._rows.append(tuple(cell if isinstance(cell, Styled) else str(cell) for cell in cells))
         self._styles.append(style)
 
     def matching(self, pattern: str) -> Table:
@@ -229,7 +229,7 @@ class Table:
             )
         for row, style in zip(self._rows, self._styles, strict=True):
             # Text, not markup: a token may well contain square brackets.
-            cells = (cell if isinstance(cell, Cell) else Text(cell) for cell in row)
+            cells = (cell if isinstance(cell, Styled) else Text(cell) for cell in row)
             table.add_row(*cells, style=style)
         # Above it, not its own: a table would wrap its title at its own width.
         return Group(Text(self._title, style="bold"), table) if self._title else table
@@ -240,5 +240,5 @@ def fixed(value: float, digits: int, sign: str = "") -> str:
     return f"{round(value, digits) + 0.0:{sign}.{digits}f}"
 
 
-def _cell_html(cell: str | Cell) -> str:
-    return cell.html() if isinstance(cell, Cell) else html.escape(cell)
+def _cell_html(cell: str | Styled) -> str:
+    return cell.html() if isinstance(cell, Styled) else html.escape(cell)

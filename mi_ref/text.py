@@ -146,11 +146,7 @@ class TextMethods:
 
     def token_string(self, token: int) -> str:
         """Return one token as text; ids that the tokenizer does not know show as ``<id 9>``."""
-        try:
-            return self.tokenizer.token_string(token)
-        except TokenError:
-            # Embeddings are often padded beyond the vocabulary, and ids work without a tokenizer.
-            return f"<id {token}>"
+        return self.tokenizer.shown(token)
 
     def get_token_position(
         self,

@@ -212,6 +212,14 @@ class Tokenizer:
         """
         return _readable(self._loaded.vocabulary.token_bytes(self._checked_ids([id])[0]))
 
+    def shown(self, id: SupportsIndex) -> str:
+        """One token as text; ids that the tokenizer does not know show as ``<id 9>``."""
+        try:
+            return self.token_string(id)
+        except TokenError:
+            # Embeddings are often padded beyond the vocabulary, and ids work without a tokenizer.
+            return f"<id {id}>"
+
     def single_id(self, text: str) -> int:
         """Id of the token that reads exactly `text` in the middle of a text, else a `TokenError`.
 

@@ -8,6 +8,7 @@ from typing import Any, overload
 
 from mi_ref._typing import Array, Float
 from mi_ref.backend import Backend
+from mi_ref.compute import Compute
 from mi_ref.config import DecoderConfig
 from mi_ref.errors import WeightError
 from mi_ref.params import (
@@ -76,6 +77,7 @@ class WeightViews:
     cfg: DecoderConfig
     params: DecoderParams
     backend: Backend
+    compute: Compute
 
     @property
     def W_E(self) -> Float[Array, "d_vocab d_model"]:
@@ -191,7 +193,7 @@ class WeightViews:
         return self._zeros(w.weight.shape[0]) if w.bias is None else w.bias
 
     def _zeros(self, size: int) -> Array:
-        like = self.params.embed
+        like = self.compute
         return self.backend.xp.zeros(size, dtype=like.dtype, device=like.device)
 
 

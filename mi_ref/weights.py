@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mi_ref.errors import WeightError
+from mi_ref.fingerprint import Fingerprint
 
 HostArray: TypeAlias = npt.NDArray[Any]
 
@@ -31,7 +32,6 @@ READABLE = tuple(_STORED)
 """The stored dtypes that weights can be read from."""
 
 _MAX_HEADER_BYTES = 100_000_000
-_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,19 @@ class TensorInfo:
     dtype: str
     """In safetensors' spelling: ``F32``, ``BF16``, …"""
     shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WeightFiles:
+    """What is known of weight files without keeping them mapped."""
+
+    info: Mapping[str, TensorInfo]
+    """Dtype and shape of every tensor, by name."""
+    fingerprint: Fingerprint
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of all files' bytes, in their order, as hex."""
+        return self.fingerprint.sha256()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +83,7 @@ class Weights:
 
     def __init__(self, paths: Iterable[Path], weight_map: Mapping[str, str] | None = None) -> None:
         self._paths = tuple(paths)
+        self._fingerprint = Fingerprint(self._paths)
         self._maps: list[mmap.mmap] = []
         self._places: dict[str, _Place] = {}
         for number, path in enumerate(self._paths):
@@ -125,15 +139,9 @@ class Weights:
         flat.flags.writeable = False  # like a mapped file: models are never changed in place
         return flat.reshape(place.info.shape)
 
-    def sha256(self) -> str:
-        """Return the SHA-256 of the files' bytes, in their order, as a hexadecimal string."""
-        import hashlib
-
-        digest = hashlib.sha256()
-        for mapped in self._maps:
-            for start in range(0, len(mapped), _CHUNK):
-                digest.update(mapped[start : start + _CHUNK])
-        return digest.hexdigest()
+    def files(self) -> WeightFiles:
+        """Return what to remember of the files once their tensors are loaded."""
+        return WeightFiles(self.info, self._fingerprint)
 
 
 def _read_header(path: Path) -> list[tuple[str, TensorInfo, int, int]]:

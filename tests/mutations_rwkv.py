@@ -56,7 +56,7 @@ def rewritten(passages: Mapping[str, str]) -> Mutation:
     """Run a recurrent model on the source of `mi_ref.rwkv` with each of `passages` replaced."""
 
     def plant(model: Model) -> Model:
-        known = {field.name: getattr(model, field.name) for field in fields(Model)}
+        known = {field.name: getattr(model, field.name) for field in fields(Model) if field.init}
         return Rewritten(**known, run_layers=_run_layers(tuple(passages.items())))
 
     return plant

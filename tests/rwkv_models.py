@@ -33,7 +33,7 @@ def handed(model: Model, batch: int) -> State:
 
 def same_state(run: Run, other: Run, what: str = "") -> None:
     """Compare what two runs hand on, bit by bit."""
-    host = run.model.backend.to_host
+    host = run.backend.to_host
     assert list(state_of(run).layers) == list(state_of(other).layers)
     for n, part in state_of(run).layers.items():
         for name in PARTS:

@@ -189,7 +189,7 @@ def test_records(cut: AttentionKnockout, grid: KnockoutGrid, tmp_path: Path) -> 
     assert (record["queries"], record["keys"], record["layers"]) == ([5], [4], [3])
     assert record["kl"] == cut.comparison.kl
     assert record["target"]["token"] == " Paris"
-    assert record["provenance"]["weights_sha256"] == cut.model.source.sha256()
+    assert record["provenance"]["weights_sha256"] == cut.origin.weights.sha256()
     grid.save(tmp_path / "grid.json")
     record = json.loads((tmp_path / "grid.json").read_text("utf-8"))
     assert record["cuts"][3][4]["kl"] == grid.strongest()[0].kl

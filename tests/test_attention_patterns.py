@@ -89,7 +89,9 @@ def test_means_over_heads_of_known_patterns(tiny: Model) -> None:
         position=3,
         patterns=(np.stack([flat, diagonal]),),
         n_top=4,
-        model=tiny,
+        n_layers=1,
+        n_heads=2,
+        origin=tiny.origin,
     )
     assert found.attention_from(0, 0) == pytest.approx([0.475, 0.175, 0.175, 0.175])
     assert found.attention_to(0, 0) == pytest.approx([0.475, 0.175, 0.175, 0.175])

@@ -52,7 +52,7 @@ def test_what_was_inferred_is_recorded(repository: Path, tmp_path: Path) -> None
     assert "assumed, since no file shows it" in " ".join(str(seen.table()).split())
     with pytest.warns(UserWarning, match="acme"):
         model = mi_ref.from_pretrained(folder)
-    assert mi_ref.provenance.provenance(model)["inferred"] == list(model.cfg.inferred)
+    assert model.origin.record()["inferred"] == list(model.cfg.inferred)
 
 
 @pytest.mark.parametrize(

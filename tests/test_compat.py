@@ -10,7 +10,6 @@ import pytest
 import mi_ref
 from mi_ref import ArgumentError, ConfigError, at
 from mi_ref.analysis import logit_lens
-from mi_ref.provenance import provenance
 from mi_ref.rope import DefaultRope
 
 
@@ -21,12 +20,12 @@ def load(name: str, repository: Path, compat: str | None = "candle-mi") -> mi_re
 def test_off_unless_asked_for(repository: Path) -> None:
     model = load("llama2", repository, None)
     assert model.cfg.compat is None
-    assert provenance(model)["compat"] is None
+    assert model.origin.record()["compat"] is None
 
 
 def test_recorded_everywhere(repository: Path) -> None:
     model = load("llama2", repository)
-    assert model.cfg.compat == provenance(model)["compat"] == "candle-mi"
+    assert model.cfg.compat == model.origin.record()["compat"] == "candle-mi"
     assert "as candle-mi runs it" in repr(model)
 
 

@@ -24,7 +24,8 @@ ARITHMETIC = ("decoder", "ops", "attention_ops", "experts", "config", "hooks", "
               "hook_points", "absence", "weight_views", "run", "cache", "backend", "norms", "heads",
                "take_params", "tensor_reader", "config_attention", "config_norms", "rwkv",
                "recurrence_ops", "take_recurrent", "rows", "state",
-               "state_taps", "steps", "inputs", "interventions")  # fmt: skip
+               "state_taps", "steps", "inputs", "interventions", "compute", "origin", "identity",
+               "weightless")  # fmt: skip
 # Not the bare "rwkv": hook sites bear that name, and a recurrence has a forward file of its own.
 FAMILY_WORDS = {*FAMILIES, "llama", "mistral", "qwen", "phi", "gemma", "starcoder", "gpt2", "neox",
                 "olmo", "mixtral"}  # fmt: skip
@@ -43,6 +44,36 @@ def imported(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.add(node.module)
     return found
+
+
+def uses(path: Path) -> set[Path]:
+    """Return the package's own files that a file imports, anywhere in it and for types only too."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        modules: list[str] = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # What is imported may be a file of the package named, or a name in that file.
+            modules = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules = [m if file_of(m) else node.module for m in modules]
+        found |= {file for module in modules if (file := file_of(module)) not in (None, path)}
+    return {file for file in found if file is not None}
+
+
+def file_of(module: str) -> Path | None:
+    path = ROOT.joinpath(*module.split("."))
+    named = (path.with_suffix(".py"), path / "__init__.py")
+    return next((file for file in named if file in MODULES), None)
+
+
+def test_no_file_imports_itself_by_way_of_others() -> None:
+    """Take away, over and over, files that import none of those left: a circle would stay."""
+    left = {path: uses(path) for path in MODULES}
+    while free := [path for path, used in left.items() if not used & left.keys()]:
+        for path in free:
+            del left[path]
+    assert {name(path): sorted(map(name, used & left.keys())) for path, used in left.items()} == {}
 
 
 def roots(path: Path) -> set[str]:

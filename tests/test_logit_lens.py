@@ -194,7 +194,7 @@ def test_record_is_strict_json_with_provenance(lens: LogitLens, tmp_path: Path) 
 
     text = (tmp_path / "lens.json").read_text(encoding="utf-8")
     found = json.loads(text, parse_constant=refuse)
-    assert found["provenance"]["weights_sha256"] == lens.model.source.sha256()
+    assert found["provenance"]["weights_sha256"] == lens.origin.weights.sha256()
     assert found["provenance"]["dtype"] == "float32"
     assert found["provenance"]["seed"] is None
     assert found["prompt"] == PROMPT

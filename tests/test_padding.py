@@ -32,7 +32,7 @@ def rows_of(case: GoldenCase) -> Rows:
 
 def logits(run: Run) -> Any:
     assert run.logits is not None
-    return run.model.backend.to_host(run.logits)
+    return run.backend.to_host(run.logits)
 
 
 def same(model: Model, a: Any, b: Any) -> bool:
@@ -71,14 +71,14 @@ def filled(rows: Rows, side: str, pad_id: int) -> tuple[Rows, Rows]:
 
 def compare(run: Run, alone: list[Run], rows: Rows, side: str, dtype: str) -> None:
     """Compare each row's own part with the row's own run."""
-    host = run.model.backend.to_host
+    host = run.backend.to_host
     for point in run.cache:
         array = host(run[point])
         assert not np.isnan(array).any(), f"NaN at {point!r}, {side}"
         for row, single in enumerate(alone):
             part = own(array, point, rows, row, side)
             try:
-                assert_close(single[point], part, rel=TOLERANCE[dtype], backend=run.model.backend)
+                assert_close(single[point], part, rel=TOLERANCE[dtype], backend=run.backend)
             except AssertionError as error:
                 pytest.fail(f"{point!r}, {side}, row {row}: {error}")
 

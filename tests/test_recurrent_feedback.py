@@ -34,7 +34,7 @@ def model(request: pytest.FixtureRequest, load: Load) -> Model:
 
 def logits_of(run: mi_ref.Run) -> Any:
     """Return a run's logits, whatever array they are."""
-    return run.model.backend.to_host(run.logits)
+    return run.backend.to_host(run.logits)
 
 
 def vector(model: Model, seed: int = 0) -> Any:

@@ -35,7 +35,7 @@ def plain(request: pytest.FixtureRequest, load: Load) -> Model:
 
 
 def close_states(found: State, wanted: State) -> None:
-    host = found.model.backend.to_host
+    host = found.backend.to_host
     assert list(found.layers) == list(wanted.layers)
     for n, part in found.layers.items():
         for name in PARTS:
@@ -50,7 +50,7 @@ def late(array: Any, point: Point, cut: int) -> Any:
 
 def compare(run: Run, whole: Run, cut: int) -> None:
     """Compare a run of the rest with the end of the whole's, at every hook."""
-    host = run.model.backend.to_host
+    host = run.backend.to_host
     for point in run.cache:
         assert relative_error(host(run[point]), late(host(whole[point]), point, cut)) <= BOUND, (
             point, cut,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from mi_ref.tables import Cell, Table
+from mi_ref.tables import Styled, Table
 
 
 def grid(n_columns: int) -> Table:
     table = Table([">layer", *(f">{n} ' token'" for n in range(n_columns))], "a grid")
     for layer in range(2):
-        table.add(layer, *(Cell((f"{layer}.{n:03d}", "bold")) for n in range(n_columns)))
+        table.add(layer, *(Styled((f"{layer}.{n:03d}", "bold")) for n in range(n_columns)))
     return table
 
 

@@ -6,19 +6,18 @@ import os
 from math import cos, radians, sin
 from typing import TYPE_CHECKING
 
+from mi_ref.algzoo.findings import Findings
 from mi_ref.analysis import plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from mi_ref.algzoo.reports import AlgZooReport
-
 _GRID = 160
 _REACH = 2.0
 
 
-def plot(report: AlgZooReport, path: str | os.PathLike[str]) -> None:
+def plot(report: Findings, path: str | os.PathLike[str]) -> None:
     """Draw what tells most; see `AlgZooReport.plot`."""
     if report.attention:
         _attention(report, path)
@@ -28,7 +27,7 @@ def plot(report: AlgZooReport, path: str | os.PathLike[str]) -> None:
         _weights(report, path)
 
 
-def _attention(report: AlgZooReport, path: str | os.PathLike[str]) -> None:
+def _attention(report: Findings, path: str | os.PathLike[str]) -> None:
     rows = [
         (f"layer {layer}, pos {pos}", list(row))
         for layer, pattern in enumerate(report.attention)
@@ -46,7 +45,7 @@ def _attention(report: AlgZooReport, path: str | os.PathLike[str]) -> None:
     )
 
 
-def _weights(report: AlgZooReport, path: str | os.PathLike[str]) -> None:
+def _weights(report: Findings, path: str | os.PathLike[str]) -> None:
     network = report.standard or report.network
     into, across, out = (network.backend.to_host(w).tolist() for w in network.weights.values())
     sides = into, across, [list(column) for column in zip(*out, strict=True)]
@@ -72,7 +71,7 @@ def _weights(report: AlgZooReport, path: str | os.PathLike[str]) -> None:
     )
 
 
-def _plane(report: AlgZooReport) -> Figure:
+def _plane(report: Findings) -> Figure:
     """Return the difference of two logits over the plane, with the borders of its regions."""
     from matplotlib.figure import Figure
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mi_ref.algzoo.activation_patterns import PatternCounts
+from mi_ref.algzoo.findings import Findings
 from mi_ref.algzoo.networks import Network
 from mi_ref.algzoo.scores import ClassScore, Surprise, ValueScore
-from mi_ref.provenance import versions
-
-if TYPE_CHECKING:
-    from mi_ref.algzoo.reports import AlgZooReport
+from mi_ref.source import versions
 
 
-def record(report: AlgZooReport) -> dict[str, Any]:
+def record(report: Findings) -> dict[str, Any]:
     """Return everything, with what it takes to repeat it; maps of regions in floats."""
     return {
         "format": "mi_ref.algzoo/1",

@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from mi_ref.algzoo.ablation import Cut
+from mi_ref.algzoo.findings import Findings
 from mi_ref.algzoo.rnn import Rnn
 from mi_ref.algzoo.scores import WEIGHT_BITS, ClassScore, Surprise, ValueScore
 from mi_ref.tables import Table
-
-if TYPE_CHECKING:
-    from mi_ref.algzoo.reports import AlgZooReport
 
 _PAIRS = 5
 _ROLES = 3
 
 
-def all_tables(report: AlgZooReport) -> list[Table]:
+def all_tables(report: Findings) -> list[Table]:
     """Return every table that has something to say."""
     tables = [summary(report), _weights(report), _cuts(report), _roles(report), _regions(report)]
     return [table for table in tables if len(table)]
 
 
-def conclusion(report: AlgZooReport) -> str:
+def conclusion(report: Findings) -> str:
     """Return what it comes to."""
     worst = max((cut for cut in report.cuts if len(cut.parts) == 1), key=lambda cut: cut.loss)
     part = report.network.parts[worst.parts[0]]
     return f"{_quality(report.score)}; without {part} {_quality(worst.score)}."
 
 
-def summary(report: AlgZooReport) -> Table:
+def summary(report: Findings) -> Table:
     """Return how well it answers, in counts and bits."""
     found, weights = report.score, report.network.n_weights
     kind = "functions" if report.task.functions else "normal inputs"
@@ -67,7 +63,7 @@ def _quality(found: ClassScore | ValueScore) -> str:
     return f"{found.quality:.2%} of the variance explained"
 
 
-def _weights(report: AlgZooReport) -> Table:
+def _weights(report: Findings) -> Table:
     """Return an RNN's weights by neuron, standardised where they can be."""
     network = report.standard or report.network
     title = "weights, each input weight 1 or -1" if report.standard else "weights"
@@ -83,7 +79,7 @@ def _weights(report: AlgZooReport) -> Table:
     return table
 
 
-def _cuts(report: AlgZooReport) -> Table:
+def _cuts(report: Findings) -> Table:
     """Return each part, and the pairs that interact most."""
     share = ">accuracy" if report.task.classes else ">explained"
     table = Table(["silent", share, ">surprise", ">lost", ">interaction"],
@@ -101,7 +97,7 @@ def _strength(cut: Cut) -> float:
     return -abs(cut.interaction or 0.0)
 
 
-def _roles(report: AlgZooReport) -> Table:
+def _roles(report: Findings) -> Table:
     """Return what each neuron holds at the end."""
     table = Table([">neuron", "role", "correlations"], "what neurons hold after the last number")
     for role in report.roles:
@@ -110,7 +106,7 @@ def _roles(report: AlgZooReport) -> Table:
     return table
 
 
-def _regions(report: AlgZooReport) -> Table:
+def _regions(report: Findings) -> Table:
     """Return the plane's regions, counter-clockwise."""
     answers = [f">answer {row}" for row in range(report.network.n_answers)]
     table = Table([">region", ">from", ">to", ">inputs", *answers], "linear regions, in degrees")

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from mi_ref._typing import Array
 from mi_ref.algzoo import pictures, report_record, report_tables
-from mi_ref.algzoo.ablation import Cut, ablate
-from mi_ref.algzoo.activation_patterns import PatternCounts, count_patterns
+from mi_ref.algzoo.ablation import ablate
+from mi_ref.algzoo.activation_patterns import count_patterns
 from mi_ref.algzoo.attention import Attention
+from mi_ref.algzoo.findings import Findings
 from mi_ref.algzoo.networks import Network
-from mi_ref.algzoo.plane import Region, regions
-from mi_ref.algzoo.probing import Role, probe
+from mi_ref.algzoo.plane import regions
+from mi_ref.algzoo.probing import probe
 from mi_ref.algzoo.rnn import Rnn
-from mi_ref.algzoo.scores import ClassScore, Surprise, ValueScore, score, surprise
+from mi_ref.algzoo.scores import score, surprise
 from mi_ref.algzoo.standard_form import standardise
 from mi_ref.algzoo.tasks import TASKS, Task
 from mi_ref.algzoo.weight_files import BUNDLED
@@ -26,49 +27,8 @@ from mi_ref.tables import Table
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class AlgZooReport(Result):
-    """How well a network answers, and what it does.
-
-    Attributes
-    ----------
-    network : Network
-        As given.
-    task : Task
-        What it was asked.
-    n : int
-        Numbers per input.
-    seed : int or None
-        Of the inputs; None if they were all that there are.
-    score : ClassScore or ValueScore
-        Of its answers.
-    surprise : Surprise or None
-        In bits; None where answers are numbers.
-    cuts : tuple of Cut
-        Without each part, and each two.
-    standard : Rnn or None
-        With input weights of 1 and -1; None of a transformer, or where one is 0.
-    roles : tuple of Role
-        Of an RNN's neurons.
-    patterns : PatternCounts or None
-        Of an RNN's relus.
-    regions : tuple of Region
-        Of an RNN that reads two numbers.
-    attention : tuple
-        Of a transformer, by layer, query and key: where it looks, in the mean over inputs.
-    """
-
-    network: Network = field(compare=False)
-    task: Task
-    n: int
-    seed: int | None
-    score: ClassScore | ValueScore
-    surprise: Surprise | None
-    cuts: tuple[Cut, ...]
-    standard: Rnn | None = field(default=None, compare=False)
-    roles: tuple[Role, ...] = ()
-    patterns: PatternCounts | None = None
-    regions: tuple[Region, ...] = ()
-    attention: tuple[tuple[tuple[float, ...], ...], ...] = ()
+class AlgZooReport(Findings, Result):
+    """How well a network answers, and what it does; what it holds is told at `Findings`."""
 
     def table(self) -> Table:
         """Return how well it answers."""

@@ -15,7 +15,7 @@ from mi_ref.algzoo.networks import Network
 from mi_ref.algzoo.rnn import Rnn
 from mi_ref.backend import Backend, get_backend
 from mi_ref.errors import HubError, WeightError
-from mi_ref.provenance import Source
+from mi_ref.source import Source
 from mi_ref.weights import Weights
 
 BUNDLED = {"second-argmax-h2-n2": "second_argmax", "longest-cycle-h4-n4": "longest_cycle"}
@@ -65,7 +65,7 @@ def load(
             "Is it the state_dict of a whole model?"
         )
     arrays = [chosen.from_host(weights.load(tensor, dtype)) for tensor in axes]
-    source = Source(name, None, weights)
+    source = Source(name, None, weights.files())
     if axes is weight_shapes.RNN:
         w_ih, w_hh, w_oh = arrays
         return Rnn(w_ih[:, 0], w_hh, w_oh, source=source, backend=chosen)

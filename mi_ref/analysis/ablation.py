@@ -31,6 +31,7 @@ from mi_ref.analysis.sweep import SweepOptions, sweep
 from mi_ref.errors import ShapeError
 from mi_ref.interventions import Places
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.tables import Table, fixed
 from mi_ref.text import Prompt
 
@@ -74,8 +75,8 @@ class Ablation(Result):
         Of the draws.
     tokens : tuple of int
         The prompt's.
-    model : Model
-        What ran.
+    origin : Origin
+        The model, without its weights.
     """
 
     effects: tuple[Effect, ...]
@@ -90,7 +91,7 @@ class Ablation(Result):
     draws: tuple[int, ...]
     seed: int | None
     tokens: tuple[int, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def top(self, k: int = 10) -> list[Effect]:
         """Return the `k` parts whose ablation moves the prediction most, by KL."""
@@ -115,7 +116,7 @@ class Ablation(Result):
     def record(self) -> dict[str, Any]:
         """Return every number, the reference prompts and the draws."""
         return record_of(
-            self.model,
+            self.origin,
             "ablation",
             self.tokens,
             seed=self.seed,
@@ -236,5 +237,5 @@ def ablation(
         draws=drawn,
         seed=whole(seed, "seed") if method == "resample" else None,
         tokens=ids,
-        model=model,
+        origin=model.origin,
     )

@@ -31,6 +31,7 @@ from mi_ref.errors import TokenError
 from mi_ref.hooks import capture
 from mi_ref.interventions import Places
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.sites import Point, at
 from mi_ref.tables import Table
 from mi_ref.text import Prompt
@@ -56,6 +57,8 @@ class AccumulatedResidual(Result):
         stream and with each stream's own; None without a target.
     target, other : Token or None
         Whose logits.
+    before_softcap : bool
+        Whether the model bounds its logits, and these are not bounded yet.
     positions : tuple of int
         Counted from the front.
     tokens : tuple of int
@@ -70,21 +73,22 @@ class AccumulatedResidual(Result):
     own: Rows | None
     target: Token | None
     other: Token | None
+    before_softcap: bool
     positions: tuple[int, ...]
     tokens: tuple[int, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     @property
     def what(self) -> str:
         """Which logit, in words."""
         names = [repr(each.text) for each in (self.target, self.other) if each is not None]
-        cap = ", uncapped" if self.model.cfg.softcap is not None else ""
+        cap = ", uncapped" if self.before_softcap else ""
         return f"logit {' − '.join(names)}{cap}" if names else ""
 
     def table(self) -> Table:
         """Return one row per stage, at the last of the positions."""
         place = self.positions[-1]
-        text = self.model.token_string(self.tokens[place])
+        text = self.origin.token_string(self.tokens[place])
         title = f"residual stream at position {place}, {text!r}"
         logits = [] if self.frozen is None else [">frozen norm", ">own norm"]
         table = Table(
@@ -110,7 +114,7 @@ class AccumulatedResidual(Result):
     def record(self) -> dict[str, Any]:
         """Return every number but the vectors themselves."""
         return record_of(
-            self.model,
+            self.origin,
             "accumulated_residual",
             self.tokens,
             positions=list(self.positions),
@@ -119,7 +123,7 @@ class AccumulatedResidual(Result):
             cosines=self.cosines,
             target=None if self.target is None else asdict(self.target),
             other=None if self.other is None else asdict(self.other),
-            before_softcap=self.model.cfg.softcap is not None,
+            before_softcap=self.before_softcap,
             frozen=self.frozen,
             own=self.own,
         )
@@ -133,7 +137,7 @@ class AccumulatedResidual(Result):
             path,
             [float(n) for n in range(len(self.stages))],
             {name: [row[-1] for row in rows] for name, rows in lines.items()},
-            title=f"{self.model.source.name}: the stream as it grows",
+            title=f"{self.origin.name}: the stream as it grows",
             x_label=f"stage, from 0, {self.stages[0]}, to {self.stages[-1]}",
             y_label=self.what or "norm of the stream",
         )
@@ -197,7 +201,8 @@ def accumulated_residual(
         other=wanted[1] if len(wanted) > 1 else None,
         positions=chosen,
         tokens=ids,
-        model=model,
+        before_softcap=model.cfg.softcap is not None,
+        origin=model.origin,
     )
 
 

@@ -88,7 +88,7 @@ def activation_patching(
         edit = do.replace(value, positions=pos)
         return SweepCell(((site[layer], edit),), label=f"{site[layer]!r} position {pos}")
 
-    names = position_names(model, patching.base_tokens)
+    names = position_names(model.origin, patching.base_tokens)
     return patch_grid(
         patching,
         cell,
@@ -164,7 +164,7 @@ def head_patching(
             **options,
         )
     pairs = [(layer, head) for layer in depth for head in which]
-    names = position_names(model, patching.base_tokens)
+    names = position_names(model.origin, patching.base_tokens)
     return patch_grid(
         patching,
         lambda row, column: cell(*pairs[row], column),
@@ -222,7 +222,7 @@ def neuron_patching(
         edit = do.replace(own, positions=chosen, neurons=neuron)
         return SweepCell(((at.post[number], edit),), label=f"neuron {number}.{neuron}")
 
-    names = position_names(model, patching.base_tokens)
+    names = position_names(model.origin, patching.base_tokens)
     return patch_grid(
         patching,
         cell,

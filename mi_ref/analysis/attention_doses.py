@@ -13,7 +13,7 @@ from mi_ref.analysis.lens_views import chance
 from mi_ref.analysis.plots import curves
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError
-from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.tables import Table
 
 
@@ -61,7 +61,7 @@ class AttentionDoseResponse(Result):
     heads: tuple[int, ...]
     position: int
     tokens: tuple[int, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def dose_for(
         self, value: float, of: Literal["attention", "kl", "probability"] = "attention"
@@ -97,7 +97,7 @@ class AttentionDoseResponse(Result):
     def record(self) -> dict[str, Any]:
         """Return every dose."""
         return record_of(
-            self.model,
+            self.origin,
             "attention_dose_response",
             self.tokens,
             units={"kl": "nats, KL(before || after)", "logit_change": "after - before"},

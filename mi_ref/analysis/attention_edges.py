@@ -42,7 +42,7 @@ def edge_weight(run: Run, layer: int, heads: Sequence[int], keys: Sequence[int])
 
     A mean over heads and queries, of a run that captured ``at.pattern[layer]`` at those queries.
     """
-    pattern = run.model.backend.to_host(run[at.pattern[layer]])[0]  # [head, query, key]
+    pattern = run.backend.to_host(run[at.pattern[layer]])[0]  # [head, query, key]
     weights = pattern[list(heads)][:, :, list(keys)].sum(axis=-1, dtype="float64")
     return float(weights.mean())
 

@@ -16,13 +16,13 @@ from mi_ref import do
 from mi_ref.analysis.attention_edges import edge_weight, logits_for, refuse_unseen
 from mi_ref.analysis.attention_looks import listed
 from mi_ref.analysis.comparison import Change, Comparison, compare, plot_changes
-from mi_ref.analysis.lens import token_id
 from mi_ref.analysis.lens_views import chance
 from mi_ref.analysis.prompt_pair import one_prompt, place, places
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.hooks import capture
 from mi_ref.interventions import Places
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.sites import at
 from mi_ref.tables import Table
 from mi_ref.text import Prompt
@@ -54,7 +54,9 @@ class AttentionKnockout(Result):
     heads: tuple[int, ...]
     queries: tuple[int, ...]
     keys: tuple[int, ...]
-    model: Model = field(compare=False)
+    n_heads: int
+    """Of the model."""
+    origin: Origin = field(compare=False)
 
     def table(self) -> Table:
         """Return the tokens that changed most, the target first."""
@@ -77,7 +79,7 @@ class AttentionKnockout(Result):
     def record(self) -> dict[str, Any]:
         """Return where was cut and what it did."""
         return record_of(
-            self.model,
+            self.origin,
             "attention_knockout",
             self.comparison.tokens,
             units={"kl": "nats, KL(before || after)", "logit_change": "after - before"},
@@ -101,7 +103,7 @@ class AttentionKnockout(Result):
         where = (
             f"{listed(self.queries)} → {listed(self.keys)} cut in {listed(self.layers, 'layer')}"
         )
-        if len(self.heads) < self.model.cfg.n_heads:
+        if len(self.heads) < self.n_heads:
             where += f", {listed(self.heads, 'head')}"
         return where
 
@@ -161,7 +163,7 @@ def attention_knockout(
     cut_heads = places(heads, model.cfg.n_heads, "heads")
     rows, columns = places(queries, n_pos, "queries"), places(keys, n_pos, "keys")
     where = place(position, n_pos, "position")
-    followed = None if target is None else token_id(model, target)
+    followed = None if target is None else model.origin.token_id(target)
     refuse_unseen(model, chosen, rows, columns)
     wanted, there = logits_for(where, n_pos)
     seen = [capture(at.pattern[layer], pos=rows) for layer in chosen]
@@ -181,5 +183,6 @@ def attention_knockout(
         heads=cut_heads,
         queries=rows,
         keys=columns,
-        model=model,
+        n_heads=model.cfg.n_heads,
+        origin=model.origin,
     )

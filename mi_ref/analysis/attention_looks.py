@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mi_ref.analysis.lens_views import chance
-from mi_ref.tables import Cell, Table
+from mi_ref.tables import Styled, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,9 @@ def look_table(what: str, rows: Sequence[tuple[str, Look]], title: str) -> Table
         first, *others = look.top
         table.add(
             name,
-            Cell((f"{first.position} {first.token!r}", "bold")),
-            Cell((chance(first.weight), "bold")),
-            Cell(*((f"{k.position} {k.token!r} {chance(k.weight)}", "dim") for k in others)),
+            Styled((f"{first.position} {first.token!r}", "bold")),
+            Styled((chance(first.weight), "bold")),
+            Styled(*((f"{k.position} {k.token!r} {chance(k.weight)}", "dim") for k in others)),
             chance(look.sink),
             f"{look.entropy:.2f}",
             f"{look.distance:.1f}",

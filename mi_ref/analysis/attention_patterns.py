@@ -23,6 +23,7 @@ from mi_ref.errors import ShapeError
 from mi_ref.hooks import capture
 from mi_ref.interventions import Places
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.run import Run
 from mi_ref.sites import at
 from mi_ref.tables import Table
@@ -45,6 +46,8 @@ class AttentionPatterns(Result):
         By layer, ``[head, query_pos, key_pos]``, in main memory: probabilities.
     n_top : int
         Keys to name.
+    n_layers, n_heads : int
+        Of the model.
     """
 
     tokens: tuple[int, ...]
@@ -54,7 +57,9 @@ class AttentionPatterns(Result):
     position: int
     patterns: tuple[Float[Array, "head query_pos key_pos"], ...] = field(compare=False)
     n_top: int
-    model: Model = field(compare=False)
+    n_layers: int
+    n_heads: int
+    origin: Origin = field(compare=False)
 
     def pattern(self, layer: int, head: int | None = None) -> Float[Array, "query_pos key_pos"]:
         """Return the pattern of a head, or the mean over heads."""
@@ -109,7 +114,7 @@ class AttentionPatterns(Result):
             for head in (*self.heads, None)
         ]
         return record_of(
-            self.model,
+            self.origin,
             "attention_patterns",
             self.tokens,
             units={"entropy": "nats", "distance": "tokens", "head": "null for the mean of heads"},
@@ -146,13 +151,13 @@ class AttentionPatterns(Result):
         return place(position, len(self.tokens), "position")
 
     def _layer(self, layer: int) -> int:
-        found = place(layer, self.model.cfg.n_layers, "layer")
+        found = place(layer, self.n_layers, "layer")
         if found not in self.layers:
             raise ShapeError(f"layer {found} was not looked at; {listed(self.layers)} were.")
         return found
 
     def _head(self, head: int) -> int:
-        (found,) = places(head, self.model.cfg.n_heads, "head")
+        (found,) = places(head, self.n_heads, "head")
         if found not in self.heads:
             raise ShapeError(f"head {found} was not looked at; {listed(self.heads)} were.")
         return found
@@ -212,7 +217,9 @@ def attention_patterns(
         position=position,
         patterns=tuple(found[layer] for layer in wanted),
         n_top=top,
-        model=model,
+        n_layers=model.cfg.n_layers,
+        n_heads=model.cfg.n_heads,
+        origin=model.origin,
     )
 
 

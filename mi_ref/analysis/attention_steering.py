@@ -16,7 +16,6 @@ from mi_ref.analysis.attention_calibration import DOSES
 from mi_ref.analysis.attention_doses import AttentionDose, AttentionDoseResponse
 from mi_ref.analysis.attention_edges import edge_weight, logits_for, refuse_unseen
 from mi_ref.analysis.comparison import compare
-from mi_ref.analysis.lens import token_id
 from mi_ref.analysis.prompt_pair import one_prompt, place, places
 from mi_ref.attention_edits import EdgeEdit
 from mi_ref.errors import ShapeError
@@ -82,7 +81,7 @@ def attention_dose_response(
     row, column = place(query, len(ids), "query"), place(key, len(ids), "key")
     where = place(position, len(ids), "position")
     doses = _doses(factors, weights)
-    followed = None if target is None else token_id(model, target)
+    followed = None if target is None else model.origin.token_id(target)
     refuse_unseen(model, [at_layer], [row], [column])
     wanted, there = logits_for(where, len(ids))
     seen = capture(at.pattern[at_layer], pos=[row])
@@ -117,7 +116,7 @@ def attention_dose_response(
         heads=whose,
         position=where,
         tokens=ids,
-        model=model,
+        origin=model.origin,
     )
 
 

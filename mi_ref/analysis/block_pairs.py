@@ -24,8 +24,9 @@ from mi_ref.analysis.result import Result, record_of
 from mi_ref.analysis.sweep import SweepOptions
 from mi_ref.errors import ShapeError, TokenError
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.progress import tracked
-from mi_ref.tables import Cell, Table
+from mi_ref.tables import Styled, Table
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -51,7 +52,7 @@ class BlockPatchingPairs(Result):
     subjects: tuple[tuple[int, ...], ...]
     numbers: tuple[int, ...]
     left_out: tuple[LeftOut, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def table(self) -> Table:
         """Return the share of pairs that turn; bold where it is most of them."""
@@ -62,7 +63,7 @@ class BlockPatchingPairs(Result):
         )
         for name, row in zip(self._rows(), self._grid(), strict=True):
             cells = (
-                Cell((f"{each.share:.3f}", "bold" if each.share > 0.5 else ""),
+                Styled((f"{each.share:.3f}", "bold" if each.share > 0.5 else ""),
                      (f"{each.pairs_turned} of {each.pairs}", "dim"))
                 for each in row
             )  # fmt: skip
@@ -97,7 +98,7 @@ class BlockPatchingPairs(Result):
             for place, (number, pair, subject) in enumerate(columns)
         ]
         return record_of(
-            self.model,
+            self.origin,
             "block_patching_pairs",
             tokens,
             blocks=[list(block) for block in self.pairs[0].blocks],
@@ -115,7 +116,7 @@ class BlockPatchingPairs(Result):
             [[each.share for each in row] for row in self._grid()],
             rows=self._rows(),
             columns=self._places(),
-            title=f"{self.model.source.name}: {len(self.pairs)} pairs, blocks patched",
+            title=f"{self.origin.name}: {len(self.pairs)} pairs, blocks patched",
             row_label="layers",
             column_label="position, seen from the subject",
             unit="share of pairs that turn",
@@ -192,7 +193,7 @@ def block_patching_pairs(
         subjects=subjects,
         numbers=tuple(number for number, _ in kept),
         left_out=left_out,
-        model=model,
+        origin=model.origin,
     )
 
 

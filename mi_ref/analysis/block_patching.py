@@ -26,9 +26,10 @@ from mi_ref.errors import ShapeError
 from mi_ref.hooks import capture
 from mi_ref.interventions import Intervention, Places
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.points import LayerPoint
 from mi_ref.sites import at
-from mi_ref.tables import Cell, Table
+from mi_ref.tables import Styled, Table
 from mi_ref.text import Prompt
 
 
@@ -63,7 +64,7 @@ class BlockPatching(Result):
     positions: tuple[int, ...]
     tokens: tuple[int, ...]
     counterfactual_tokens: tuple[int, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def turned(self) -> tuple[tuple[bool, ...], ...]:
         """Return where the other answer is chosen than without a patch, by block and position."""
@@ -71,7 +72,7 @@ class BlockPatching(Result):
 
     def table(self) -> Table:
         """Return the logit difference and the prediction; bold where the choice has turned."""
-        names = position_names(self.model, self.tokens)
+        names = position_names(self.origin, self.tokens)
         table = Table(
             [">layers", *(names[pos] for pos in self.positions)],
             f"{self.choice.label}, at.resid_post patched",
@@ -80,7 +81,9 @@ class BlockPatching(Result):
             self._rows(), self.values, self.likeliest, self.turned(), strict=True
         ):
             cells = (
-                Cell((f"{v:+.2f}", "bold" if t else ""), (repr(self.model.token_string(n)), "dim"))
+                Styled(
+                    (f"{v:+.2f}", "bold" if t else ""), (repr(self.origin.token_string(n)), "dim")
+                )
                 for v, n, t in zip(*columns, strict=True)
             )
             table.add(name, *cells)
@@ -97,7 +100,7 @@ class BlockPatching(Result):
     def record(self) -> dict[str, Any]:
         """Return everything."""
         return record_of(
-            self.model,
+            self.origin,
             "block_patching",
             [self.tokens, self.counterfactual_tokens],
             prompts=["base", "counterfactual"],
@@ -110,7 +113,7 @@ class BlockPatching(Result):
             turned=[list(line) for line in self.turned()],
             likeliest=[list(line) for line in self.likeliest],
             likeliest_tokens=[
-                [self.model.token_string(n) for n in line] for line in self.likeliest
+                [self.origin.token_string(n) for n in line] for line in self.likeliest
             ],
         )
 
@@ -118,13 +121,13 @@ class BlockPatching(Result):
         """Draw a heat map of the logit difference."""
         from mi_ref.analysis.plots import heat_map
 
-        names = position_names(self.model, self.tokens)
+        names = position_names(self.origin, self.tokens)
         heat_map(
             path,
             self.values,
             rows=self._rows(),
             columns=[names[pos] for pos in self.positions],
-            title=f"{self.model.source.name}: blocks of layers patched",
+            title=f"{self.origin.name}: blocks of layers patched",
             row_label="layers",
             column_label="position",
             unit=self.choice.label,
@@ -203,7 +206,7 @@ def block_patching(
         positions=width,
         tokens=pair.first,
         counterfactual_tokens=pair.second,
-        model=model,
+        origin=model.origin,
     )
 
 

@@ -26,6 +26,7 @@ from mi_ref.errors import HookError, ShapeError, TokenError
 from mi_ref.hooks import Edit, capture
 from mi_ref.interventions import Intervention, Places
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.run import Run
 from mi_ref.selection import Selector
 from mi_ref.sites import LayerSite, at
@@ -74,7 +75,7 @@ class CausalTrace(Result):
     noise_std: float
     seed: int
     tokens: tuple[int, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def effects(self) -> tuple[tuple[float, ...], ...]:
         """Return the indirect effects: `values` less the corrupted prediction's mean."""
@@ -98,7 +99,7 @@ class CausalTrace(Result):
     def record(self) -> dict[str, Any]:
         """Return everything."""
         return record_of(
-            self.model,
+            self.origin,
             "causal_trace",
             self.tokens,
             seed=self.seed,
@@ -124,14 +125,14 @@ class CausalTrace(Result):
             self.values,
             rows=[str(layer) for layer in self.layers],
             columns=self._columns(),
-            title=f"{self.model.source.name}: {self._what()}",
+            title=f"{self.origin.name}: {self._what()}",
             row_label="layer",
             column_label="restored position (* noised)",
             unit=self.metric.label,
         )
 
     def _columns(self) -> list[str]:
-        names = position_names(self.model, self.tokens)
+        names = position_names(self.origin, self.tokens)
         return [names[pos] + "*" * (pos in self.subject) for pos in self.positions]
 
     def _what(self) -> str:
@@ -229,7 +230,7 @@ def causal_tracing(
         noise_std=std,
         seed=seed,
         tokens=ids,
-        model=model,
+        origin=model.origin,
     )
 
 
@@ -256,7 +257,7 @@ def _restored(
                     site[near],
                     do.replace(run[site[near]][:, column : column + 1, :], positions=pos),
                 )
-                for near in _window(layer, window, run.model.cfg.n_layers)
+                for near in _window(layer, window, run.cfg.n_layers)
             ]
             for each in noise:
                 edits: list[tuple[Selector, Edit]] = [(at.embed, each), *clean]

@@ -26,6 +26,7 @@ from mi_ref.analysis.pca import Axes, principal_axes
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import HookError, ShapeError
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.sites import at
 from mi_ref.tables import Table
 
@@ -57,8 +58,8 @@ class CharacterHelix(Result):
         As they were asked for, the layer counted from the front.
     texts : tuple of str
         What was wrapped.
-    model : Model
-        What ran.
+    origin : Origin
+        The model, without its weights.
     """
 
     counts: tuple[int, ...]
@@ -73,7 +74,7 @@ class CharacterHelix(Result):
     unit: Unit
     max_tokens: int | None
     texts: tuple[str, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def table(self) -> Table:
         """Return one row per component."""
@@ -88,7 +89,7 @@ class CharacterHelix(Result):
     def record(self) -> dict[str, Any]:
         """Return every number but the vectors, and the texts."""
         return record_of(
-            self.model,
+            self.origin,
             "character_helix",
             layer=self.layer,
             widths=list(self.widths),
@@ -199,7 +200,7 @@ def character_helix(
         unit=unit,
         max_tokens=max_tokens,
         texts=given,
-        model=model,
+        origin=model.origin,
     )
 
 

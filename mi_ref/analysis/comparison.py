@@ -14,11 +14,11 @@ from typing import Any
 from mi_ref._typing import Array, Float
 from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.distributions import kl_divergence, log_softmax
-from mi_ref.analysis.lens import token_id
 from mi_ref.analysis.lens_views import chance
 from mi_ref.analysis.result import Result, record_of
+from mi_ref.backend import Backend
 from mi_ref.errors import ShapeError
-from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.run import Run
 from mi_ref.tables import Table
 
@@ -62,16 +62,18 @@ class Comparison(Result):
     before: Float[Array, " d_vocab"] = field(compare=False)
     """Logits."""
     after: Float[Array, " d_vocab"] = field(compare=False)
-    model: Model = field(compare=False)
+    backend: Backend = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def change(self, token: str | int) -> Change:
         """Return what happened to one token, given as an id or as exactly one token's text."""
-        return _changes(self.model, self.before, self.after, [token_id(self.model, token)])[0]
+        ids = [self.origin.token_id(token)]
+        return _changes(self.backend, self.origin, self.before, self.after, ids)[0]
 
     def logit_difference(self, token: str | int, other: str | int) -> tuple[float, float]:
         """Return the logit of `token` less that of `other`, before and after."""
-        first, second = (token_id(self.model, t) for t in (token, other))
-        host = self.model.backend.to_host
+        first, second = (self.origin.token_id(t) for t in (token, other))
+        host = self.backend.to_host
         return (
             float(host(self.before)[first] - host(self.before)[second]),
             float(host(self.after)[first] - host(self.after)[second]),
@@ -94,7 +96,7 @@ class Comparison(Result):
         from dataclasses import asdict
 
         return record_of(
-            self.model,
+            self.origin,
             "comparison",
             self.tokens,
             position=self.position,
@@ -138,34 +140,37 @@ def compare(
     top : int
         How many of the tokens that changed most to keep.
     """
-    model, kept = before.model, whole(top, "top")
+    backend, kept = before.backend, whole(top, "top")
     position, row = whole(position, "position"), whole(row, "row")
     if kept < 0:
         raise ShapeError(f"top={top}: how many tokens to keep is not negative.")
-    if after.model is not model:
+    if not after.origin.same_model(before.origin):
         raise ShapeError("compare: the two runs are of two models, whose tokens may not agree.")
     first, second = (run.logits_at(position, row) for run in (before, after))
-    xp, host = model.backend.xp, model.backend.to_host
+    xp, host = backend.xp, backend.to_host
     log_p, log_q = (log_softmax(x, xp=xp) for x in (first, second))
     moved = xp.abs(xp.exp(log_p) - xp.exp(log_q))
-    _, most = model.backend.ops.top_k(moved, min(kept, moved.shape[0]))
+    _, most = backend.ops.top_k(moved, min(kept, moved.shape[0]))
     tokens = () if before.tokens is None else tuple(host(before.tokens)[row].tolist())
     if before.padding is not None:
         tokens = tokens[before.padding.starts[row] : before.padding.stops[row]]
     return Comparison(
         kl=float(host(kl_divergence(log_p, log_q, xp=xp))),
-        changes=tuple(_changes(model, first, second, host(most).tolist())),
+        changes=tuple(_changes(backend, before.origin, first, second, host(most).tolist())),
         position=position,
         row=row,
         tokens=tokens,
         before=first,
         after=second,
-        model=model,
+        backend=backend,
+        origin=before.origin,
     )
 
 
-def _changes(model: Model, before: Array, after: Array, ids: Sequence[int]) -> list[Change]:
-    xp, host = model.backend.xp, model.backend.to_host
+def _changes(
+    backend: Backend, origin: Origin, before: Array, after: Array, ids: Sequence[int]
+) -> list[Change]:
+    xp, host = backend.xp, backend.to_host
     chosen = xp.asarray(list(ids), dtype=xp.int64, device=before.device)
 
     def at(x: Array) -> list[float]:
@@ -179,4 +184,4 @@ def _changes(model: Model, before: Array, after: Array, ids: Sequence[int]) -> l
         at(xp.astype(after, xp.float64) - xp.astype(before, xp.float64)),
         strict=True,
     )
-    return [Change(model.token_string(n), n, p, q, shift) for n, p, q, shift in columns]
+    return [Change(origin.token_string(n), n, p, q, shift) for n, p, q, shift in columns]

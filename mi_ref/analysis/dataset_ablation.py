@@ -117,7 +117,7 @@ def dataset_ablation(
         partners=given.partners,
         seed=whole(seed, "seed") if method == "resample" else None,
         tokens=ids,
-        model=model,
+        origin=model.origin,
     )
 
 

@@ -13,7 +13,7 @@ from mi_ref.analysis.ablation_effects import Shown, draw, name
 from mi_ref.analysis.ablation_parts import Method, What
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError
-from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.tables import Table, fixed
 
 
@@ -75,8 +75,8 @@ class DatasetAblation(Result):
         Of the draws.
     tokens : tuple of tuple of int
         Of the prompts.
-    model : Model
-        What ran.
+    origin : Origin
+        The model, without its weights.
     """
 
     effects: tuple[PartEffects, ...]
@@ -90,7 +90,7 @@ class DatasetAblation(Result):
     partners: tuple[tuple[int, ...], ...]
     seed: int | None
     tokens: tuple[tuple[int, ...], ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def top(self, k: int = 10) -> list[PartEffects]:
         """Return the `k` parts whose ablation moves predictions most, by mean KL."""
@@ -111,7 +111,7 @@ class DatasetAblation(Result):
     def record(self) -> dict[str, Any]:
         """Return every number of every prompt, means and errors, and what was drawn."""
         return record_of(
-            self.model,
+            self.origin,
             "dataset_ablation",
             self.tokens,
             seed=self.seed,

@@ -87,7 +87,9 @@ def placed(model: Model, feedback: Sequence[Feedback], n_pos: int) -> list[Place
     ShapeError
         If a position lies outside, or a vector has another width.
     """
-    like, placed = model.params.embed[0, :], []
+    xp, compute = model.backend.xp, model.compute
+    like = xp.empty((model.cfg.d_model,), dtype=compute.dtype, device=compute.device)
+    placed = []
     for each in feedback:
         vector = as_array(each.vector, like, model.backend)
         if vector.shape != like.shape:

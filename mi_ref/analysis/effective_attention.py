@@ -16,7 +16,6 @@ from mi_ref._typing import Array, Float, Namespace
 from mi_ref.analysis.prompt_pair import place
 from mi_ref.config import TimeMix6
 from mi_ref.errors import HookError
-from mi_ref.params import RecurrentLayerParams
 from mi_ref.run import Run
 from mi_ref.sites import at
 from mi_ref.state_taps import Terms
@@ -39,7 +38,7 @@ def effective_attention(
     if normalize not in (None, "relu_l1"):
         raise ValueError(f"normalize={normalize!r}: it is 'relu_l1' or None.")
     attention = run[at.rwkv_effective_attn[layer]]
-    return attention if normalize is None else relu_l1(attention, xp=run.model.backend.xp)
+    return attention if normalize is None else relu_l1(attention, xp=run.backend.xp)
 
 
 def relu_l1(
@@ -68,11 +67,11 @@ def mix_by_recurrence(
     values : Array
         What takes the place of ``rwkv_v``; any width.
     """
-    model, backend = run.model, run.model.backend
-    if not model.cfg.recurrent:
-        raise HookError(f"{model.source.name} attends: its matrix is at.pattern.")
-    layer = place(layer, model.cfg.n_layers, "layer")
-    xp, attn = backend.xp, model.cfg.layers[layer].mixer
+    backend, cfg = run.backend, run.cfg
+    if not cfg.recurrent:
+        raise HookError(f"{run.origin.name} attends: its matrix is at.pattern.")
+    layer = place(layer, cfg.n_layers, "layer")
+    xp, attn = backend.xp, cfg.layers[layer].mixer
     r, k, decay = (run[site[layer]] for site in (at.rwkv_r, at.rwkv_k, at.rwkv_decay))
     removal = None
     if not isinstance(attn, TimeMix6):
@@ -82,7 +81,6 @@ def mix_by_recurrence(
     batch, _, n_heads, d_key = k.shape
     nothing = xp.zeros((batch, n_heads, d_key, values.shape[-1]), dtype=k.dtype, device=k.device)
     mixed, _ = backend.ops.recurrence(terms.r, terms.k, values, terms.decay, terms.removal, nothing)
-    w = model.params.layers[layer]
-    if isinstance(w, RecurrentLayerParams) and removal is None:
-        mixed = mixed + xp.sum(r * k * w.attn.bonus, axis=-1, keepdims=True) * values
+    if removal is None and run.bonuses is not None:
+        mixed = mixed + xp.sum(r * k * run.bonuses[layer], axis=-1, keepdims=True) * values
     return mixed

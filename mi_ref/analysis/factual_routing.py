@@ -20,6 +20,7 @@ from mi_ref.analysis.result import Result, record_of
 from mi_ref.hooks import Edits, capture
 from mi_ref.interventions import Places
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.sites import at
 from mi_ref.tables import Table
 from mi_ref.text import Prompt
@@ -50,7 +51,7 @@ class FactualRouting(Result):
     subject: tuple[int, ...]
     tokens: tuple[int, ...]
     counterfactual_tokens: tuple[int, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def changes(self) -> tuple[tuple[float, ...], ...]:
         """Return `after` less `before`, by layer and head."""
@@ -78,7 +79,7 @@ class FactualRouting(Result):
     def record(self) -> dict[str, Any]:
         """Return everything."""
         return record_of(
-            self.model,
+            self.origin,
             "factual_routing",
             [self.tokens, self.counterfactual_tokens],
             prompts=["base", "counterfactual"],
@@ -99,7 +100,7 @@ class FactualRouting(Result):
             changes,
             rows=[str(n) for n in range(len(changes))],
             columns=[str(n) for n in range(len(changes[0]))],
-            title=f"{self.model.source.name}: last token -> {', '.join(self._subject())}",
+            title=f"{self.origin.name}: last token -> {', '.join(self._subject())}",
             row_label="layer",
             column_label="head",
             unit="change of attention",
@@ -113,7 +114,7 @@ class FactualRouting(Result):
         return sorted(heads, key=lambda head: -abs(changes[head[0]][head[1]]))
 
     def _subject(self) -> list[str]:
-        names = position_names(self.model, self.tokens)
+        names = position_names(self.origin, self.tokens)
         return [names[pos] for pos in self.subject]
 
 
@@ -158,7 +159,7 @@ def factual_routing(
         subject=where,
         tokens=pair.first,
         counterfactual_tokens=pair.second,
-        model=model,
+        origin=model.origin,
     )
 
 

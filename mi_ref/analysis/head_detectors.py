@@ -22,6 +22,7 @@ from mi_ref.analysis.repeated_tokens import repeated_tokens
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.tables import Table
 from mi_ref.text import Prompt
 
@@ -63,7 +64,7 @@ class HeadScores(Result):
     over: Over
     tokens: tuple[tuple[int, ...], ...]
     seed: int | None
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def of(self, kind: Kind) -> tuple[HeadScore, ...]:
         """Return every head's score of a kind, highest first.
@@ -106,7 +107,7 @@ class HeadScores(Result):
     def record(self) -> dict[str, Any]:
         """Return every score."""
         return record_of(
-            self.model,
+            self.origin,
             "head_scores",
             self.tokens,
             seed=self.seed,
@@ -188,7 +189,7 @@ def head_scores(
         over=over,
         tokens=tuple(map(tuple, rows)),
         seed=whole(seed, "seed") if prompt is None else None,
-        model=model,
+        origin=model.origin,
     )
 
 

@@ -15,7 +15,6 @@ from mi_ref._typing import Array
 from mi_ref.analysis.attention_edges import logits_for, refuse_unseen, sees
 from mi_ref.analysis.attention_looks import listed
 from mi_ref.analysis.comparison import Change
-from mi_ref.analysis.lens import token_id
 from mi_ref.analysis.lens_views import chance
 from mi_ref.analysis.metrics import Logit, Metric, Probability, divergence, token
 from mi_ref.analysis.plots import heat_map
@@ -24,13 +23,14 @@ from mi_ref.analysis.result import Result, record_of
 from mi_ref.analysis.sweep import SweepCell, SweepOptions, sweep
 from mi_ref.interventions import Places
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.sites import at
-from mi_ref.tables import Cell as TableCell, Table
+from mi_ref.tables import Styled, Table
 from mi_ref.text import Prompt
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class EdgeCut:
     """What cutting the edges to one key in one layer did."""
 
     layer: int
@@ -46,7 +46,7 @@ class KnockoutGrid(Result):
 
     Attributes
     ----------
-    cuts : tuple of tuple of Cut or None
+    cuts : tuple of tuple of EdgeCut or None
         By layer, then key; None where no query sees the key.
     layers, keys : tuple of int
         Rows and columns.
@@ -60,7 +60,7 @@ class KnockoutGrid(Result):
         The prompt's ids, and its tokens as headings show them.
     """
 
-    cuts: tuple[tuple[Cut | None, ...], ...]
+    cuts: tuple[tuple[EdgeCut | None, ...], ...]
     layers: tuple[int, ...]
     keys: tuple[int, ...]
     heads: tuple[int, ...]
@@ -68,9 +68,11 @@ class KnockoutGrid(Result):
     position: int
     tokens: tuple[int, ...]
     names: tuple[str, ...]
-    model: Model = field(compare=False)
+    n_heads: int
+    """Of the model."""
+    origin: Origin = field(compare=False)
 
-    def strongest(self, n: int = 1) -> tuple[Cut, ...]:
+    def strongest(self, n: int = 1) -> tuple[EdgeCut, ...]:
         """Return the cuts with most effect, largest KL first."""
         done = [cut for row in self.cuts for cut in row if cut is not None]
         return tuple(sorted(done, key=lambda cut: -cut.kl)[:n])
@@ -84,9 +86,9 @@ class KnockoutGrid(Result):
         for layer, row in zip(self.layers, self.cuts, strict=True):
             most = max((cut.kl for cut in row if cut is not None), default=0.0)
             cells = (
-                TableCell(("", ""))
+                Styled(("", ""))
                 if cut is None
-                else TableCell((chance(cut.kl), "bold" if cut.kl == most else ""))
+                else Styled((chance(cut.kl), "bold" if cut.kl == most else ""))
                 for cut in row
             )
             table.add(layer, *cells)
@@ -95,7 +97,7 @@ class KnockoutGrid(Result):
     def record(self) -> dict[str, Any]:
         """Return every cut."""
         return record_of(
-            self.model,
+            self.origin,
             "knockout_grid",
             self.tokens,
             units={"kl": "nats, KL(before || after)", "logit_change": "after - before"},
@@ -122,7 +124,7 @@ class KnockoutGrid(Result):
 
     def _edges(self) -> str:
         edges = "from later positions" if self.queries is None else listed(self.queries, "from")
-        if len(self.heads) < self.model.cfg.n_heads:
+        if len(self.heads) < self.n_heads:
             edges += f", {listed(self.heads, 'heads')}"
         return edges
 
@@ -140,7 +142,7 @@ def knockout_grid(
     prepend_bos: bool | None = None,
     **options: Unpack[SweepOptions],
 ) -> KnockoutGrid:
-    """Cut the edges to each key in each layer, one after the other, and compare the next token.
+    """EdgeCut the edges to each key in each layer, one after the other, and compare the next token.
 
     Parameters
     ----------
@@ -176,7 +178,7 @@ def knockout_grid(
     cut_heads = places(heads, model.cfg.n_heads, "heads")
     fixed = None if queries is None else places(queries, len(ids), "queries")
     where = place(position, len(ids), "position")
-    followed = None if target is None else token_id(model, target)
+    followed = None if target is None else model.origin.token_id(target)
     refuse_unseen(model, rows, range(1, len(ids)) if fixed is None else fixed, columns)
     wanted, there = logits_for(where, len(ids))
     before = model.run(ids, logits=wanted).logits_at(there)
@@ -196,7 +198,7 @@ def knockout_grid(
     found = sweep(model, ids, cells, metrics, position=where, **options).values
     intact = tuple(float(metric(before, xp=model.backend.xp)) for metric in metrics)
     cuts = {
-        (layer, key): Cut(layer, key, after[0], _change(model, followed, intact, after))
+        (layer, key): EdgeCut(layer, key, after[0], _change(model, followed, intact, after))
         for (layer, key), after in zip(edits, found, strict=True)
     }
     return KnockoutGrid(
@@ -207,8 +209,9 @@ def knockout_grid(
         queries=fixed,
         position=where,
         tokens=ids,
-        names=position_names(model, ids),
-        model=model,
+        names=position_names(model.origin, ids),
+        n_heads=model.cfg.n_heads,
+        origin=model.origin,
     )
 
 

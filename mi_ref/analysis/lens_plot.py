@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mi_ref.analysis.lens import LogitLens
+from mi_ref.analysis.lens_cells import LensCells
 from mi_ref.provenance import write_whole
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def check_plot(path: str | os.PathLike[str]) -> None:
         raise ValueError(f"{os.fspath(path)!r}: a plot's name ends in .{', .'.join(FORMATS)}.")
 
 
-def plot(lens: LogitLens, path: str | os.PathLike[str]) -> None:
+def plot(lens: LensCells, path: str | os.PathLike[str]) -> None:
     """Write the heat map: see `LogitLens.plot`."""
     check_plot(path)
     figure = draw(lens)
@@ -47,7 +47,7 @@ def plot(lens: LogitLens, path: str | os.PathLike[str]) -> None:
     write_whole(path, lambda file: figure.savefig(file, format=suffix, dpi=160))
 
 
-def draw(lens: LogitLens) -> Figure:
+def draw(lens: LensCells) -> Figure:
     """Return the heat map as a figure, which belongs to no window and no global state."""
     from matplotlib.figure import Figure
 
@@ -71,7 +71,7 @@ def draw(lens: LogitLens) -> Figure:
     return figure
 
 
-def _write_tokens(lens: LogitLens, axes: Axes) -> None:
+def _write_tokens(lens: LensCells, axes: Axes) -> None:
     """Write each cell's likeliest token into it, bold where it is the target."""
     for layer, row in enumerate(lens.cells):
         for column, cell in enumerate(row):
@@ -85,10 +85,10 @@ def _write_tokens(lens: LogitLens, axes: Axes) -> None:
             )  # fmt: skip
 
 
-def _label_axes(lens: LogitLens, axes: Axes, labelled: bool) -> None:
+def _label_axes(lens: LensCells, axes: Axes, labelled: bool) -> None:
     targets = {cell.target.id: cell.target.token for cell in lens.cells[-1]}
     what = repr(next(iter(targets.values()))) if len(targets) == 1 else "the model's own prediction"
-    name = Path(lens.model.source.name).name
+    name = Path(lens.origin.name).name
     axes.set_title(
         f"Logit lens of {name}: {what}, layer by layer",
         loc="left", color=_INK, fontsize=11, fontweight="bold", pad=12, parse_math=False,

@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mi_ref.analysis.lens import Cell, LogitLens
-from mi_ref.provenance import provenance
+from mi_ref.analysis.lens_cells import Cell, LensCells
 from mi_ref.run import Prediction
-from mi_ref.tables import Cell as TableCell, Table
+from mi_ref.tables import Styled, Table
 
 _LEADER, _TARGET, _FAINT = "bold", "bold green", "dim"
 
 
-def layer_table(lens: LogitLens, position: int) -> Table:
+def layer_table(lens: LensCells, position: int) -> Table:
     """Return one row per layer, the target's entries highlighted."""
     column = lens.at_position(position)
     target = column[-1].target
@@ -29,18 +28,18 @@ def layer_table(lens: LogitLens, position: int) -> Table:
         ahead = _TARGET if cell.target.rank == 1 else ""
         table.add(
             layer,
-            TableCell((repr(leader.token), style)),
-            TableCell((chance(leader.probability), style)),
-            TableCell(*(_runner_up(other, target.id) for other in others)),
-            TableCell((f"{cell.target.rank:,}", ahead)),
-            TableCell((chance(cell.target.probability), ahead)),
+            Styled((repr(leader.token), style)),
+            Styled((chance(leader.probability), style)),
+            Styled(*(_runner_up(other, target.id) for other in others)),
+            Styled((f"{cell.target.rank:,}", ahead)),
+            Styled((chance(cell.target.probability), ahead)),
             f"{cell.entropy:.2f}",
             f"{cell.kl:.2f}",
         )
     return table
 
 
-def token_grid(lens: LogitLens, layers: Sequence[int] | None) -> Table:
+def token_grid(lens: LensCells, layers: Sequence[int] | None) -> Table:
     """Return the likeliest tokens, dim where the layer does not yet predict as the last does."""
     shown = range(lens.n_layers) if layers is None else [n % lens.n_layers for n in layers]
     table = Table(
@@ -52,13 +51,13 @@ def token_grid(lens: LogitLens, layers: Sequence[int] | None) -> Table:
         final = column[-1].top[0].id
         table.add(
             place_,
-            TableCell((repr(lens.str_tokens[place_]), "bold")),
+            Styled((repr(lens.str_tokens[place_]), "bold")),
             *(_grid_cell(column[layer], final) for layer in shown),
         )
     return table
 
 
-def summary(lens: LogitLens, position: int) -> str:
+def summary(lens: LensCells, position: int) -> str:
     """Return the target's way through the layers as a sentence."""
     cell = lens.at_position(position)[-1]
     target, leader, kept = cell.target, cell.top[0], len(cell.top)
@@ -77,11 +76,11 @@ def summary(lens: LogitLens, position: int) -> str:
     return f"{target.token!r} {way} and ends {end}."
 
 
-def record(lens: LogitLens) -> dict[str, Any]:
+def record(lens: LensCells) -> dict[str, Any]:
     """Return everything in the lens, ready for JSON."""
     return {
         "format": "mi_ref.logit_lens/1",
-        "provenance": provenance(lens.model),
+        "provenance": lens.origin.record(),
         "units": {"entropy": "nats", "kl": "nats, KL(final || layer)"},
         "prompt": lens.prompt,
         "tokens": list(lens.tokens),
@@ -97,7 +96,7 @@ def record(lens: LogitLens) -> dict[str, Any]:
     }
 
 
-def place(lens: LogitLens, position: int) -> str:
+def place(lens: LensCells, position: int) -> str:
     """Return a position and its token as text."""
     position %= len(lens.tokens)
     return f"position {position}, {lens.str_tokens[position]!r}"
@@ -114,9 +113,9 @@ def _runner_up(other: Prediction, target: int) -> tuple[str, str]:
     return f"{other.token!r} {chance(other.probability)}", _TARGET if other.id == target else _FAINT
 
 
-def _grid_cell(cell: Cell, final: int) -> TableCell:
+def _grid_cell(cell: Cell, final: int) -> Styled:
     leader = cell.top[0]
-    return TableCell((repr(leader.token), "green" if leader.id == final else _FAINT))
+    return Styled((repr(leader.token), "green" if leader.id == final else _FAINT))
 
 
 def _cell_record(position: int, cell: Cell) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from typing import Any, Literal, TypeAlias
 
 from mi_ref._typing import Array, Float
 from mi_ref.analysis import plots
-from mi_ref.analysis.lens import token_id
 from mi_ref.analysis.lens_plot import shown
 from mi_ref.analysis.metrics import logit_difference
 from mi_ref.analysis.prompt_pair import one_prompt, places
@@ -36,6 +35,7 @@ from mi_ref.errors import ShapeError
 from mi_ref.hooks import CaptureLike, capture
 from mi_ref.interventions import Places
 from mi_ref.model import LogitsWanted, Model
+from mi_ref.origin import Origin
 from mi_ref.run import Run
 from mi_ref.sites import at
 from mi_ref.tables import Table
@@ -61,14 +61,16 @@ class LogitAttribution(Result):
         The model's own, by position, before any soft-cap.
     target, other : int, int or None
         ``logit(target) - logit(other)``; None: less the mean over the vocabulary.
+    before_softcap : bool
+        Whether the model bounds its logits, and these are not bounded yet.
     by : {"component", "head", "neuron"}
         How finely it is split.
     positions : tuple of int
         Counted from the front.
     tokens : tuple of int
         The prompt's.
-    model : Model
-        What ran.
+    origin : Origin
+        The model, without its weights.
     """
 
     components: tuple[Component, ...]
@@ -76,10 +78,11 @@ class LogitAttribution(Result):
     totals: tuple[float, ...]
     target: int
     other: int | None
+    before_softcap: bool
     by: By
     positions: tuple[int, ...]
     tokens: tuple[int, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def top(self, k: int = 10, *, position: int = -1) -> list[tuple[Component, float]]:
         """Return the `k` largest contributions of either sign at one position, largest first."""
@@ -112,20 +115,20 @@ class LogitAttribution(Result):
     @property
     def what(self) -> str:
         """What is split, in words."""
-        names = [repr(self.model.token_string(n)) for n in (self.target, self.other)
+        names = [repr(self.origin.token_string(n)) for n in (self.target, self.other)
                  if n is not None]  # fmt: skip
-        cap = ", uncapped" if self.model.cfg.softcap is not None else ""
+        cap = ", uncapped" if self.before_softcap else ""
         return f"logit {names[0]} − {'mean' if self.other is None else names[1]}{cap}"
 
     def record(self) -> dict[str, Any]:
         """Return every number."""
         return record_of(
-            self.model,
+            self.origin,
             "logit_attribution",
             self.tokens,
             target=self.target,
             other=self.other,
-            before_softcap=self.model.cfg.softcap is not None,
+            before_softcap=self.before_softcap,
             by=self.by,
             positions=list(self.positions),
             components=[asdict(c) for c in self.components],
@@ -138,7 +141,8 @@ class LogitAttribution(Result):
         heads = [(c, row[-1]) for c, row in zip(self.components, self.contributions, strict=True)
                  if c.kind == "head"]  # fmt: skip
         if heads:
-            n_layers, n_heads = self.model.cfg.n_layers, self.model.cfg.n_heads
+            n_layers = 1 + max(c.layer for c, _ in heads if c.layer is not None)
+            n_heads = 1 + max(c.index for c, _ in heads if c.index is not None)
             values = [[v for c, v in heads if c.layer == n] for n in range(n_layers)]
             rows, columns = list(map(str, range(n_layers))), list(map(str, range(n_heads)))
             labels = ("layer", "head")
@@ -146,7 +150,7 @@ class LogitAttribution(Result):
             drawn = self._drawn()
             values = [list(self.contributions[n]) for n in drawn]
             rows = [str(self.components[n]) for n in drawn]
-            columns = [shown(self.model.token_string(self.tokens[n])) for n in self.positions]
+            columns = [shown(self.origin.token_string(self.tokens[n])) for n in self.positions]
             labels = ("component", "at token")
         plots.heat_map(
             path, values, rows=rows, columns=columns, title=self.what, row_label=labels[0],
@@ -182,6 +186,8 @@ def logit_attribution(
     target, other : str or int
         Tokens, as ids or as texts of exactly one token. Without `other`, the target's logit less
         the mean over the vocabulary, since what raises all logits alike changes no prediction.
+    before_softcap : bool
+        Whether the model bounds its logits, and these are not bounded yet.
     by : {"component", "head", "neuron"}
         How finely to split. Mixtures of experts beside plain MLPs stay whole. By neurons, each
         layer takes ``d_mlp × d_model`` numbers a position while it is looked at.
@@ -201,7 +207,7 @@ def logit_attribution(
         raise ValueError(f"by={by!r}: it is 'component', 'head' or 'neuron'.")
     ids = one_prompt(model, prompt, prepend_bos)
     chosen = places(positions, len(ids), "positions")
-    wanted: tuple[int, int | None] = token_id(model, target), None
+    wanted: tuple[int, int | None] = model.origin.token_id(target), None
     if other is not None:
         pair = logit_difference(model, target, other)
         wanted = pair.token.id, pair.other.id
@@ -216,7 +222,10 @@ def logit_attribution(
     logits: CaptureLike = at.logits if last else capture(at.logits, pos=chosen)
     asked = [*(capture(point, pos=chosen) for point in points), logits]
     run = model.run(ids, capture=asked, logits=own)
-    found = [*_of_stream(run, wanted, heads, neurons), *_of_biases(model, wanted, len(chosen))]
+    found = [
+        *_of_stream(model, run, wanted, heads, neurons),
+        *_of_biases(model, wanted, len(chosen)),
+    ]
     values = model.backend.xp.concat([value for _, value in found], axis=0)
     totals = _difference(run[at.logits][0, :, :], wanted, model)
     check_sum(values, totals, "the logit difference", model)
@@ -230,7 +239,8 @@ def logit_attribution(
         by=by,
         positions=chosen,
         tokens=ids,
-        model=model,
+        before_softcap=model.cfg.softcap is not None,
+        origin=model.origin,
     )
 
 
@@ -240,16 +250,16 @@ _Found: TypeAlias = tuple[tuple[Component, ...], Array]
 
 
 def _of_stream(
-    run: Run, wanted: _Tokens, heads: Sequence[int], neurons: Sequence[int]
+    model: Model, run: Run, wanted: _Tokens, heads: Sequence[int], neurons: Sequence[int]
 ) -> Iterator[_Found]:
     """Yield the contributions of what wrote to the stream."""
-    model, xp = run.model, run.model.backend.xp
+    xp = model.backend.xp
     # The final norm centres what it reads; that is the same as centring what reads it.
     direction = model.params.ln_final.weight * _direction(model, wanted)
     if isinstance(model.cfg.ln_final, LayerNorm):
         direction = model.backend.ops.center(direction)
     scale = run[at.ln_final_scale][0, :, 0]
-    for names, values in stream_writes(run, heads, neurons):
+    for names, values in stream_writes(model, run, heads, neurons):
         yield names, xp.sum(values * direction, axis=-1) / scale
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from mi_ref._typing import Array, Float, Int
 from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.distributions import entropy, kl_divergence, log_softmax, ranks
-from mi_ref.analysis.lens import Cell, LogitLens, token_id
+from mi_ref.analysis.lens import LogitLens
+from mi_ref.analysis.lens_cells import Cell
 from mi_ref.analysis.prompt_pair import one_prompt, places
 from mi_ref.errors import ShapeError
 from mi_ref.hooks import capture
@@ -67,7 +68,7 @@ def logit_lens(
     and in log space, and are not clamped: no epsilon hides how far apart two predictions are.
     """
     ids = one_prompt(model, prompt, prepend_bos)
-    wanted = None if target is None else token_id(model, target)
+    wanted = None if target is None else model.origin.token_id(target)
     if whole(top, "top") < 1:
         raise ShapeError(f"top={top}: at least one token has to be kept.")
     chosen = places(positions, len(ids), "positions")
@@ -83,14 +84,14 @@ def logit_lens(
         tokens=ids,
         str_tokens=tuple(map(model.token_string, ids)),
         positions=chosen,
-        cells=tuple(_rows(run, wanted, top)),
-        model=model,
+        cells=tuple(_rows(model, run, wanted, top)),
+        origin=model.origin,
     )
 
 
-def _rows(run: Run, target: int | None, top: int) -> Iterator[tuple[Cell, ...]]:
+def _rows(model: Model, run: Run, target: int | None, top: int) -> Iterator[tuple[Cell, ...]]:
     """Yield each layer's cells; no more than two layers' logits are held at once."""
-    model, xp = run.model, run.model.backend.xp
+    xp = model.backend.xp
     last = model.cfg.n_layers - 1
     # The model's own logits where it has computed them at these very positions.
     own = model.project_to_vocab(run[at.resid_post[last]]) if run.logits is None else run.logits

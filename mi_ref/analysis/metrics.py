@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 from mi_ref._typing import Array, Float, Namespace
 from mi_ref.analysis.distributions import kl_divergence, log_softmax, ranks, scores_of
-from mi_ref.analysis.lens import token_id
 from mi_ref.errors import ShapeError, TokenError
 from mi_ref.model import Model
 
@@ -251,7 +250,7 @@ class Recovery(Divergence):
 
 def token(model: Model, which: str | int) -> Token:
     """Return a token given as an id or as exactly one token's text; see `lens.token_id`."""
-    found = token_id(model, which)
+    found = model.origin.token_id(which)
     return Token(found, model.token_string(found))
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from mi_ref._typing import Array, Float
 from mi_ref.analysis.distributions import kl_divergence, log_softmax
-from mi_ref.analysis.lens import token_id
-from mi_ref.model import Model
+from mi_ref.backend import Backend
+from mi_ref.origin import Origin
 from mi_ref.run import Run
 
 
@@ -27,16 +27,17 @@ class Untouched:
 
     target: int
     log_probs: Float[Array, " d_vocab"]
-    model: Model
+    backend: Backend
+    origin: Origin
 
     @property
     def token(self) -> str:
         """The target as text."""
-        return self.model.token_string(self.target)
+        return self.origin.token_string(self.target)
 
     def outcome(self, run: Run) -> Outcome:
         """Measure another run's last position."""
-        xp, host = self.model.backend.xp, self.model.backend.to_host
+        xp, host = self.backend.xp, self.backend.to_host
         log_probs = log_softmax(run.logits_at(), xp=xp)
         kl = kl_divergence(self.log_probs, log_probs, xp=xp)
         return Outcome(float(host(xp.exp(log_probs))[self.target]), float(host(kl)))
@@ -52,6 +53,6 @@ def untouched(run: Run, target: str | int | None) -> Untouched:
     target : str, int or None
         One token; None for the one that the run finds likeliest.
     """
-    model = run.model
-    wanted = run.top(1)[0].id if target is None else token_id(model, target)
-    return Untouched(wanted, log_softmax(run.logits_at(), xp=model.backend.xp), model)
+    wanted = run.top(1)[0].id if target is None else run.origin.token_id(target)
+    log_probs = log_softmax(run.logits_at(), xp=run.backend.xp)
+    return Untouched(wanted, log_probs, run.backend, run.origin)

@@ -14,7 +14,8 @@ from mi_ref.analysis.result import Result, record_of
 from mi_ref.analysis.sweep import SweepCell, SweepOptions, sweep
 from mi_ref.errors import ShapeError
 from mi_ref.model import Model
-from mi_ref.tables import Cell, Table, fixed
+from mi_ref.origin import Origin
+from mi_ref.tables import Styled, Table, fixed
 
 Direction: TypeAlias = Literal["denoising", "noising"]
 Shown: TypeAlias = Literal["recovery", "value"]
@@ -62,7 +63,7 @@ class PatchingGrid(Result):
     axes: tuple[str, str]
     base_tokens: tuple[int, ...]
     source_tokens: tuple[int, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def table(self, shown: Shown = "recovery") -> Table:
         """Return the grid of the recovery, or of the metric; of a wide one, the strongest cells."""
@@ -73,7 +74,7 @@ class PatchingGrid(Result):
         grid = self.recovery if shown == "recovery" else self.values
         for name, line, shares in zip(self.rows, grid, self.recovery, strict=True):
             cells = (
-                Cell((fixed(value, 3), "bold green" if share >= 0.5 else ""))
+                Styled((fixed(value, 3), "bold green" if share >= 0.5 else ""))
                 for value, share in zip(line, shares, strict=True)
             )
             table.add(name, *cells)
@@ -102,7 +103,7 @@ class PatchingGrid(Result):
     def record(self) -> dict[str, Any]:
         """Return both grids, with what rows and columns are."""
         return record_of(
-            self.model,
+            self.origin,
             "patching_grid",
             [self.base_tokens, self.source_tokens],
             prompts=["base", "source"],
@@ -128,7 +129,7 @@ class PatchingGrid(Result):
             self.recovery if shown == "recovery" else self.values,
             rows=self.rows,
             columns=self.columns,
-            title=f"{self.model.source.name}: {self._what(shown)}",
+            title=f"{self.origin.name}: {self._what(shown)}",
             row_label=self.axes[0],
             column_label=self.axes[1],
             unit="KL recovery" if shown == "recovery" else self.metric.label,
@@ -234,5 +235,5 @@ def patch_grid(
         axes=axes,
         base_tokens=patching.base_tokens,
         source_tokens=patching.source_tokens,
-        model=model,
+        origin=model.origin,
     )

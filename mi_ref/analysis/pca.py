@@ -17,6 +17,7 @@ from mi_ref.analysis.result import Result, record_of
 from mi_ref.backend import Backend
 from mi_ref.errors import BackendError, ShapeError
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.tables import Table
 
 _DRAWN = 6
@@ -53,8 +54,8 @@ class Pca(Result):
         By point, then component.
     labels : tuple of str
         What the points are.
-    model : Model
-        What the points come from.
+    origin : Origin
+        The model, without its weights.
     """
 
     axes: Axes = field(compare=False)
@@ -62,7 +63,8 @@ class Pca(Result):
     shares: tuple[float, ...]
     projections: tuple[tuple[float, ...], ...]
     labels: tuple[str, ...]
-    model: Model = field(compare=False)
+    backend: Backend = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def table(self) -> Table:
         """Return one row per component."""
@@ -78,9 +80,9 @@ class Pca(Result):
 
     def record(self) -> dict[str, Any]:
         """Return variances, projections, and the components themselves."""
-        host = self.model.backend.to_host
+        host = self.backend.to_host
         return record_of(
-            self.model,
+            self.origin,
             "pca",
             labels=list(self.labels),
             variances=self.variances,
@@ -141,7 +143,8 @@ def pca(
         shares=tuple(host(axes.shares).tolist()),
         projections=tuple(map(tuple, host(axes.projections).tolist())),
         labels=names,
-        model=model,
+        backend=model.backend,
+        origin=model.origin,
     )
 
 

@@ -27,6 +27,7 @@ from mi_ref.analysis.prompt_pair import places
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.interventions import Places
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.sites import LayerSite, at
 from mi_ref.tables import Table
 
@@ -74,8 +75,8 @@ class Probes(Result):
         As given.
     tokens : tuple of tuple of int
         The prompts'.
-    model : Model
-        What ran.
+    origin : Origin
+        The model, without its weights.
     """
 
     probes: tuple[Probe, ...]
@@ -89,7 +90,7 @@ class Probes(Result):
     seed: int
     regularisation: float
     tokens: tuple[tuple[int, ...], ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def table(self) -> Table:
         """Return one row per layer."""
@@ -105,7 +106,7 @@ class Probes(Result):
     def record(self) -> dict[str, Any]:
         """Return every number, the prompts, their labels and the split."""
         return record_of(
-            self.model,
+            self.origin,
             "probes",
             self.tokens,
             seed=self.seed,
@@ -217,7 +218,7 @@ def linear_probes(
         seed=seed,
         regularisation=regularisation,
         tokens=tokens,
-        model=model,
+        origin=model.origin,
     )
 
 

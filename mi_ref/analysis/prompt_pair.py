@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mi_ref.errors import ShapeError, TokenError
 from mi_ref.interventions import Places, indices, plain_places
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.text import Prompt
 
 
@@ -113,6 +114,6 @@ def place(chosen: int, size: int, what: str) -> int:
     return found[0]
 
 
-def position_names(model: Model, tokens: tuple[int, ...]) -> tuple[str, ...]:
+def position_names(origin: Origin, tokens: tuple[int, ...]) -> tuple[str, ...]:
     """Return each position's token as it shows in headings, with its number."""
-    return tuple(f"{pos} {model.token_string(n)!r}" for pos, n in enumerate(tokens))
+    return tuple(f"{pos} {origin.token_string(n)!r}" for pos, n in enumerate(tokens))

@@ -8,7 +8,7 @@ from typing import Any
 
 from mi_ref.analysis.metrics import Metric
 from mi_ref.analysis.sweep import SweepOptions
-from mi_ref.analysis.sweep_cells import Batch, SettledCell, SweepCell, batches, settle
+from mi_ref.analysis.sweep_cells import CellBatch, SettledCell, SweepCell, batches, settle
 from mi_ref.analysis.sweep_file import SweepFile, identity
 from mi_ref.analysis.sweep_workers import run_batches
 from mi_ref.model import Model
@@ -53,7 +53,7 @@ def sweep_prompts(
     """
     rows, resume = options.get("rows"), options.get("resume")
     settled = [settle(model, list(each.tokens), each.cells, None) for each in prompts]
-    every, start = list[Batch](), 0
+    every, start = list[CellBatch](), 0
     for prompt, cells in zip(prompts, settled, strict=True):
         every += batches(cells, prompt.metrics, prompt.position, rows, start=start)
         start += len(cells)

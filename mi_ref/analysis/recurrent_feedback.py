@@ -21,11 +21,11 @@ from mi_ref.analysis import plots
 from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.comparison import Comparison, compare
 from mi_ref.analysis.depth_loop import Feedback, Mode, loop_bounds, placed, run_loop
-from mi_ref.analysis.lens import token_id
 from mi_ref.analysis.prompt_pair import one_prompt
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError, TokenError
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.run import Run
 from mi_ref.tables import Table
 from mi_ref.text import Prompt
@@ -65,8 +65,8 @@ class RecurrentFeedback(Result):
         Position, counted from the front, and length of what was added.
     tokens : tuple of int
         The prompt's.
-    model : Model
-        What ran.
+    origin : Origin
+        The model, without its weights.
     """
 
     passes: tuple[Pass, ...]
@@ -75,7 +75,7 @@ class RecurrentFeedback(Result):
     mode: Mode
     feedback: tuple[tuple[int, float], ...]
     tokens: tuple[int, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def table(self) -> Table:
         """Return one row per pass."""
@@ -96,7 +96,7 @@ class RecurrentFeedback(Result):
             for p in self.passes
         ]  # fmt: skip
         return record_of(
-            self.model,
+            self.origin,
             "recurrent_feedback",
             self.tokens,
             loop=list(self.loop),
@@ -174,7 +174,7 @@ def recurrent_feedback(
         mode=mode,
         feedback=tuple((n, float(xp.sqrt(xp.sum(v * v)))) for n, v in vectors),
         tokens=ids,
-        model=model,
+        origin=model.origin,
     )
 
 
@@ -231,13 +231,13 @@ def embedding_direction(
     if isinstance(words, str) or not words:
         raise TokenError(f"words={words!r}: a sequence of texts of exactly one token each.")
     xp = model.backend.xp
-    rows = [model.params.embed[token_id(model, word), :] for word in words]
+    rows = [model.params.embed[model.origin.token_id(word), :] for word in words]
     mean = xp.mean(xp.stack(rows), axis=0)
     return mean / xp.sqrt(xp.sum(mean * mean))
 
 
 def _change(before: Run, after: Run) -> float:
     """Return how far the last position moved, relative to where it was."""
-    xp = before.model.backend.xp
+    xp = before.backend.xp
     old, new = (run.resid[0, -1, :] for run in (before, after))
     return float(xp.sqrt(xp.sum((new - old) ** 2) / xp.sum(old * old)))

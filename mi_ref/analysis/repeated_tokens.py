@@ -40,7 +40,7 @@ def repeated_tokens(
     if not (1 <= period <= len(plain) and n_prompts >= 1):
         raise ShapeError(
             f"period={period}, n_prompts={n_prompts}: both are at least 1, and a period at most"
-            f" the {len(plain)} tokens that {model.source.name} has to draw from."
+            f" the {len(plain)} tokens that {model.origin.name} has to draw from."
         )
     generator = random.Random(whole(seed, "seed"))
     start = [] if bos is None else [bos]

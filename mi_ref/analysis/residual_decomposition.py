@@ -25,10 +25,12 @@ from mi_ref.analysis.residual_parts import (
     stream_writes,
 )
 from mi_ref.analysis.result import Result, record_of
+from mi_ref.backend import Backend
 from mi_ref.errors import ShapeError
 from mi_ref.hooks import capture
 from mi_ref.interventions import Places, indices, plain_places
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.sites import at
 from mi_ref.tables import Table
 from mi_ref.text import Prompt
@@ -56,8 +58,8 @@ class ResidualDecomposition(Result):
         Counted from the front.
     tokens : tuple of int
         The prompt's.
-    model : Model
-        What ran.
+    origin : Origin
+        The model, without its weights.
     """
 
     components: tuple[Component, ...]
@@ -68,11 +70,12 @@ class ResidualDecomposition(Result):
     stream_norms: tuple[tuple[float, ...], ...]
     positions: tuple[int, ...]
     tokens: tuple[int, ...]
-    model: Model = field(compare=False)
+    backend: Backend = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def accumulated(self) -> Float[Array, "component pos d_model"]:
         """Return the stream after each component has written."""
-        return _accumulated(self.values, self.model)
+        return _accumulated(self.values, self.backend)
 
     def table(self, top: int | None = None) -> Table:
         """Return one row per component, at the last of the positions: in order, or the `top`.
@@ -80,7 +83,7 @@ class ResidualDecomposition(Result):
         Those are the largest shares of either sign, largest first.
         """
         place = self.positions[-1]
-        token = self.model.token_string(self.tokens[place])
+        token = self.origin.token_string(self.tokens[place])
         table = Table(
             ["component", ">norm", ">share of final", ">norm of stream"],
             f"residual stream at position {place}, {token!r}",
@@ -96,7 +99,7 @@ class ResidualDecomposition(Result):
     def record(self) -> dict[str, Any]:
         """Return every number but the vectors themselves."""
         return record_of(
-            self.model,
+            self.origin,
             "residual_decomposition",
             self.tokens,
             positions=list(self.positions),
@@ -112,7 +115,7 @@ class ResidualDecomposition(Result):
             path,
             self.shares,
             rows=list(map(str, self.components)),
-            columns=[shown(self.model.token_string(self.tokens[n])) for n in self.positions],
+            columns=[shown(self.origin.token_string(self.tokens[n])) for n in self.positions],
             title="What wrote the final residual stream",
             row_label="component",
             column_label="at token",
@@ -160,7 +163,7 @@ def residual_decomposition(
     layers = _layers(neurons, n_layers)
     points = [*points_needed(model, split, layers), at.resid_post[-1]]
     run = model.run(ids, capture=[capture(p, pos=chosen) for p in points], logits="none")
-    parts = list(stream_writes(run, split, layers))
+    parts = list(stream_writes(model, run, split, layers))
     values = model.backend.xp.concat([value for _, value in parts], axis=0)
     final = run[at.resid_post[-1]][0, :, :]
     check_sum(values, final, "the final residual stream", model)
@@ -170,10 +173,11 @@ def residual_decomposition(
         final=final,
         norms=_norms(values, model),
         shares=_shares(values, final, model),
-        stream_norms=_norms(_accumulated(values, model), model),
+        stream_norms=_norms(_accumulated(values, model.backend), model),
         positions=chosen,
         tokens=ids,
-        model=model,
+        backend=model.backend,
+        origin=model.origin,
     )
 
 
@@ -188,9 +192,9 @@ def _layers(neurons: Sequence[int], n_layers: int) -> frozenset[int]:
         ) from None
 
 
-def _accumulated(values: Array, model: Model) -> Array:
+def _accumulated(values: Array, backend: Backend) -> Array:
     streams = accumulate(values[n, :, :] for n in range(values.shape[0]))
-    return model.backend.xp.stack(list(streams))
+    return backend.xp.stack(list(streams))
 
 
 def _norms(x: Float[Array, "component pos d_model"], model: Model) -> tuple[tuple[float, ...], ...]:

@@ -66,11 +66,15 @@ def points_needed(model: Model, heads: Collection[int], neurons: Collection[int]
     return points
 
 
-def stream_writes(run: Run, heads: Collection[int], neurons: Collection[int]) -> Iterator[Writes]:
+def stream_writes(
+    model: Model, run: Run, heads: Collection[int], neurons: Collection[int]
+) -> Iterator[Writes]:
     """Yield what was written to the stream of row 0, in the order in which it was.
 
     Parameters
     ----------
+    model : Model
+        What ran.
     run : Run
         With everything that `points_needed` names, at any positions.
     heads, neurons : collection of int
@@ -81,18 +85,18 @@ def stream_writes(run: Run, heads: Collection[int], neurons: Collection[int]) ->
     ``embed`` is what enters the first block, less any learned embedding of positions: after any
     norm of the embedding.
     """
-    params = run.model.params
+    params = model.params
     base = at.embed if params.ln_embed is None else at.resid_pre[0]
     yield (Component("embed"),), run[base][:1, :, :]
     if params.ln_embed is None and params.pos_embed is not None:
         yield (Component("pos_embed"),), run[at.pos_embed][:1, :, :]
-    for layer in range(run.model.cfg.n_layers):
+    for layer in range(model.cfg.n_layers):
         if layer in heads:
-            yield from _by_head(run, layer)
+            yield from _by_head(model, run, layer)
         else:
             yield (Component("attn", layer),), run[at.attn_out[layer]][:1, :, :]
         if layer in neurons:
-            yield from _by_neuron(run, layer)
+            yield from _by_neuron(model, run, layer)
         else:
             yield (Component("mlp", layer),), run[at.mlp_out[layer]][:1, :, :]
 
@@ -118,9 +122,9 @@ def check_sum(
         )
 
 
-def _by_head(run: Run, layer: int) -> Iterator[Writes]:
+def _by_head(model: Model, run: Run, layer: int) -> Iterator[Writes]:
     """Yield what the heads of a layer write, and what its biases do."""
-    model, xp = run.model, run.model.backend.xp
+    xp = model.backend.xp
     w, kind = model.params.layers[layer], model.cfg.layers[layer]
     assert isinstance(w, LayerParams)
     assert not isinstance(kind, RecurrentLayer)
@@ -132,9 +136,9 @@ def _by_head(run: Run, layer: int) -> Iterator[Writes]:
     yield from _biases("attn bias", layer, frozen, w.out.bias, result.shape[0], model)
 
 
-def _by_neuron(run: Run, layer: int) -> Iterator[Writes]:
+def _by_neuron(model: Model, run: Run, layer: int) -> Iterator[Writes]:
     """Yield what the neurons of a layer write, and what its biases do."""
-    model, xp = run.model, run.model.backend.xp
+    xp = model.backend.xp
     w, kind = model.params.layers[layer], model.cfg.layers[layer]
     assert not isinstance(w.mlp, ExpertsParams)
     if isinstance(kind, RecurrentLayer):
@@ -180,7 +184,7 @@ def _biases(
         return
     xp = model.backend.xp
     shape = (1, n_pos, model.cfg.d_model)
-    like = model.params.embed
+    like = model.compute
     total = xp.zeros(shape, dtype=like.dtype, device=like.device)
     if bias is not None:
         total = total + frozen.push(xp.broadcast_to(bias, shape), model)

@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
-from mi_ref.model import Model
-from mi_ref.provenance import provenance
+from mi_ref.origin import Origin
+from mi_ref.provenance import write_json
 from mi_ref.tables import Table
 
 
@@ -35,8 +35,6 @@ class Result(ABC):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `record` as JSON: whole or not at all."""
-        from mi_ref.provenance import write_json
-
         write_json(path, self.record())
 
     def __str__(self) -> str:
@@ -50,7 +48,7 @@ class Result(ABC):
 
 
 def record_of(
-    model: Model,
+    origin: Origin,
     kind: str,
     tokens: Sequence[int] | Sequence[Sequence[int]] = (),
     *,
@@ -61,8 +59,8 @@ def record_of(
 
     Parameters
     ----------
-    model : Model
-        What computed.
+    origin : Origin
+        The model that computed.
     kind : str
         Of result: the record's format is ``"mi_ref.<kind>/1"``.
     tokens : sequence of int, or of such
@@ -75,12 +73,12 @@ def record_of(
     rows = [list(row) if isinstance(row, Sequence) else row for row in tokens]
     return {
         "format": f"mi_ref.{kind}/1",
-        "provenance": provenance(model, seed=seed),
+        "provenance": origin.record(seed=seed),
         "tokens": rows,
         "str_tokens": [
-            [model.token_string(n) for n in row]
+            [origin.token_string(n) for n in row]
             if isinstance(row, list)
-            else model.token_string(row)
+            else origin.token_string(row)
             for row in rows
         ],
         **content,

@@ -23,6 +23,7 @@ from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError
 from mi_ref.interventions import Places
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.progress import tracked
 from mi_ref.tables import Table
 
@@ -70,7 +71,7 @@ class FactualRoutingPairs(Result):
     left_out: tuple[LeftOut, ...]
     top: int
     patched: tuple[int, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def table(self, rows: int = 10) -> Table:
         """Return the first of the heads."""
@@ -108,7 +109,7 @@ class FactualRoutingPairs(Result):
             for place, (number, pair) in enumerate(zip(self.numbers, self.pairs, strict=True))
         ]
         return record_of(
-            self.model,
+            self.origin,
             "factual_routing_pairs",
             tokens,
             patched=list(self.patched),
@@ -133,7 +134,7 @@ class FactualRoutingPairs(Result):
             values,
             rows=[str(n) for n in range(len(values))],
             columns=[str(n) for n in range(len(values[0]))],
-            title=f"{self.model.source.name}: last token -> subject, {n_pairs} pairs",
+            title=f"{self.origin.name}: last token -> subject, {n_pairs} pairs",
             row_label="layer",
             column_label="head",
             unit="mean change of attention" if change else f"share of pairs, in top {self.top}",
@@ -193,7 +194,7 @@ def factual_routing_pairs(
         left_out=left_out,
         top=int(top),
         patched=block,
-        model=model,
+        origin=model.origin,
     )
 
 

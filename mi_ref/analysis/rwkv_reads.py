@@ -16,6 +16,7 @@ from mi_ref.analysis.prompt_pair import one_prompt, place, position_names
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.hooks import capture
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.sites import at
 from mi_ref.tables import Table
 from mi_ref.text import Prompt
@@ -43,11 +44,11 @@ class StateReads(Result):
     query: int
     normalize: Normalize
     tokens: tuple[int, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def table(self) -> Table:
         """Return one row per head, one column per token."""
-        shown = position_names(self.model, self.tokens)[: self.query + 1]
+        shown = position_names(self.origin, self.tokens)[: self.query + 1]
         kind = "signed" if self.normalize is None else "positive part, sum one"
         table = Table(
             [">head", *(f">{name}" for name in shown)],
@@ -60,7 +61,7 @@ class StateReads(Result):
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return record_of(
-            self.model,
+            self.origin,
             "state_reads",
             self.tokens,
             axes="layer, head, key_pos",
@@ -75,7 +76,7 @@ class StateReads(Result):
 
         names, rows = zip(*self._rows(), strict=True)
         heat_map(
-            path, rows, rows=names, columns=position_names(self.model, self.tokens),
+            path, rows, rows=names, columns=position_names(self.origin, self.tokens),
             title=f"What position {self.query} reads", row_label="head", column_label="token",
             unit="effective attention", centred=self.normalize is None,
         )  # fmt: skip
@@ -122,4 +123,4 @@ def state_reads(
         found = effective_attention(run, layer, normalize=normalize)
         heads = model.backend.to_host(found)[0, :, 0, :].tolist()
         weights.append(tuple((*row, *later) for row in heads))
-    return StateReads(tuple(weights), reader, normalize, tokens, model)
+    return StateReads(tuple(weights), reader, normalize, tokens, model.origin)

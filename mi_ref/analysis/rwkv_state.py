@@ -20,6 +20,7 @@ from mi_ref.analysis.result import Result, record_of
 from mi_ref.hooks import capture
 from mi_ref.interventions import Places
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.run import Run
 from mi_ref.sites import at
 from mi_ref.tables import Table
@@ -48,7 +49,7 @@ class StateNorms(Result):
     changes: Numbers
     positions: tuple[int, ...]
     tokens: tuple[int, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def relative_change(self, layer: int, column: int) -> float:
         """Return change over norm, of all heads together, at one of `positions`; 0 of nothing."""
@@ -57,7 +58,7 @@ class StateNorms(Result):
 
     def table(self) -> Table:
         """Return one row per layer: norm of all heads together, and change as a share of it."""
-        names = position_names(self.model, self.tokens)
+        names = position_names(self.origin, self.tokens)
         table = Table(
             [">layer", *(f">{names[pos]}" for pos in self.positions)],
             "norm of the state, and the token's change of it as a share",
@@ -73,7 +74,7 @@ class StateNorms(Result):
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return record_of(
-            self.model,
+            self.origin,
             "state_norms",
             self.tokens,
             axes="layer, position, head",
@@ -86,7 +87,7 @@ class StateNorms(Result):
         """Draw change over norm: layers over positions."""
         from mi_ref.analysis.plots import heat_map
 
-        names = position_names(self.model, self.tokens)
+        names = position_names(self.origin, self.tokens)
         columns = range(len(self.positions))
         values = [[self.relative_change(n, c) for c in columns] for n in range(len(self.norms))]
         heat_map(
@@ -114,7 +115,7 @@ class HalfLives(Result):
 
     half_lives: Numbers
     tokens: tuple[int, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def table(self) -> Table:
         """Return one row per head: its shortest, median and longest half-life."""
@@ -130,7 +131,7 @@ class HalfLives(Result):
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return record_of(
-            self.model,
+            self.origin,
             "half_lives",
             self.tokens,
             axes="layer, head, d_key",
@@ -182,7 +183,7 @@ def state_norms(
         now, earlier = _states(model, run[point], chosen, needed)
         norms.append(_norms(model, now))
         changes.append(_norms(model, now - earlier))
-    return StateNorms(tuple(norms), tuple(changes), chosen, tokens, model)
+    return StateNorms(tuple(norms), tuple(changes), chosen, tokens, model.origin)
 
 
 def half_lives(model: Model, prompt: Prompt, *, prepend_bos: bool | None = None) -> HalfLives:
@@ -209,7 +210,7 @@ def half_lives(model: Model, prompt: Prompt, *, prepend_bos: bool | None = None)
                 for head in heads
             )
         )
-    return HalfLives(tuple(found), tokens, model)
+    return HalfLives(tuple(found), tokens, model.origin)
 
 
 def _half_life(decays: Sequence[float]) -> float:

@@ -63,7 +63,7 @@ def state_knockout_sweep(
     """
     tokens = one_prompt(model, prompt, prepend_bos)
     chosen = places(positions, len(tokens), "positions")
-    names = position_names(model, tokens)
+    names = position_names(model.origin, tokens)
     return _swept(
         model,
         tokens,
@@ -161,7 +161,7 @@ def _swept(
         target=base.target,
         target_token=base.token,
         prompts=(tokens,),
-        model=model,
+        origin=model.origin,
     )
 
 
@@ -217,14 +217,14 @@ def state_patching(
         target=base.target,
         target_token=base.token,
         prompts=(*ids, rest),
-        model=model,
+        origin=model.origin,
     )
 
 
 def _state(run: Run) -> State:
     if run.state is None:
         raise ShapeError(
-            f"{run.model.source.name} attends and hands on no state: patch its residual stream or"
+            f"{run.origin.name} attends and hands on no state: patch its residual stream or"
             " its heads instead."
         )
     return run.state

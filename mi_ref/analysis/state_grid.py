@@ -9,7 +9,7 @@ from typing import Any
 from mi_ref.analysis.lens_views import chance
 from mi_ref.analysis.next_token import Outcome
 from mi_ref.analysis.result import Result, record_of
-from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.tables import Table
 
 _COLUMNS = {
@@ -53,7 +53,7 @@ class StateGrid(Result):
     target: int
     target_token: str
     prompts: tuple[tuple[int, ...], ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def strongest(self) -> tuple[int, int]:
         """Return the layer and the column (counted from 0) whose change costs most nats."""
@@ -76,7 +76,7 @@ class StateGrid(Result):
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return record_of(
-            self.model,
+            self.origin,
             self.kind,
             self.prompts,
             units={"kl": "nats, KL(unchanged || changed)"},

@@ -17,9 +17,11 @@ from mi_ref._typing import Array
 from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.prompt_pair import one_prompt
 from mi_ref.analysis.result import Result, record_of
+from mi_ref.backend import Backend
 from mi_ref.errors import HookError, ShapeError
 from mi_ref.hooks import capture
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.points import GlobalSite, LayerPoint
 from mi_ref.selection import Selector, resolve
 from mi_ref.sites import at
@@ -63,7 +65,8 @@ class SteeringVector(Result):
     normalised: bool
     positive: tuple[tuple[int, ...], ...]
     negative: tuple[tuple[int, ...], ...]
-    model: Model = field(compare=False)
+    backend: Backend = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def edit(self, scale: float = 1.0, **where: Any) -> tuple[LayerPoint | GlobalSite, Add]:
         """Return the edit that adds it: ``edits=[vector.edit(2.0, positions=[-1])]``."""
@@ -81,7 +84,7 @@ class SteeringVector(Result):
     def record(self) -> dict[str, Any]:
         """Return everything, the vector too."""
         return record_of(
-            self.model,
+            self.origin,
             "steering_vector",
             [*self.positive, *self.negative],
             n_positive=len(self.positive),
@@ -91,7 +94,7 @@ class SteeringVector(Result):
             norm=self.norm,
             mean_norms=list(self.mean_norms),
             cosine=self.cosine,
-            vector=self.model.backend.to_host(self.vector).tolist(),
+            vector=self.backend.to_host(self.vector).tolist(),
         )
 
 
@@ -158,7 +161,8 @@ def steering_vector(
         normalised=normalise,
         positive=rows[0],
         negative=rows[1],
-        model=model,
+        backend=model.backend,
+        origin=model.origin,
     )
 
 

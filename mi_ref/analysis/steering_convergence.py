@@ -27,6 +27,7 @@ from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError
 from mi_ref.hooks import capture
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.progress import tracked
 from mi_ref.run import Run
 from mi_ref.sites import at
@@ -80,7 +81,7 @@ class SteeringConvergence(Result):
     threshold: float
     position: int
     prompts: tuple[tuple[int, ...], tuple[int, ...]]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def table(self) -> Table:
         """Return one row per push: first by layer, then by strength."""
@@ -100,7 +101,7 @@ class SteeringConvergence(Result):
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return record_of(
-            self.model,
+            self.origin,
             "steering_convergence",
             self.prompts,
             units={"kl": "nats, KL(natural || pushed)"},
@@ -174,7 +175,7 @@ def steering_convergence(
         threshold=threshold,
         position=where,
         prompts=(pair.first, pair.second),
-        model=model,
+        origin=model.origin,
     )
 
 
@@ -182,6 +183,7 @@ def steering_convergence(
 class _Lab:
     """The natural run, the differences, and what both are compared by."""
 
+    model: Model
     natural: Run
     base: Untouched
     tokens: tuple[int, ...]
@@ -200,10 +202,10 @@ class _Lab:
         points = [at.resid_post[n] for n in range(model.cfg.n_layers)]
         differences = tuple(natural[p][0, 0, :] - other[p][0, 0, :] for p in points)
         base = untouched(natural, target)
-        return cls(natural, base, pair.first, where, differences, threshold)
+        return cls(model, natural, base, pair.first, where, differences, threshold)
 
     def push(self, layer: int, strength: float) -> Push:
-        model = self.natural.model
+        model = self.model
         edit = do.add(self.differences[layer], scale=strength, positions=self.position)
         run = model.run(
             self.tokens,
@@ -216,7 +218,7 @@ class _Lab:
         return Push(layer, strength, cosines, absorbed, self.base.outcome(run))
 
     def _cosine(self, run: Run, layer: int) -> float:
-        xp, host, point = run.model.backend.xp, run.model.backend.to_host, at.resid_post[layer]
+        xp, host, point = run.backend.xp, run.backend.to_host, at.resid_post[layer]
         a, b = (xp.astype(x[0, -1, :], xp.float64) for x in (run[point], self.natural[point]))
         length = xp.sqrt(xp.sum(a * a) * xp.sum(b * b))
         return float(host(xp.sum(a * b) / length))

@@ -19,6 +19,7 @@ from mi_ref.analysis.steering import SteeringVector
 from mi_ref.errors import HookError, ShapeError
 from mi_ref.interventions import Places
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.points import GlobalSite, LayerPoint
 from mi_ref.progress import tracked
 from mi_ref.tables import Table
@@ -55,7 +56,7 @@ class DoseResponse(Result):
     point: LayerPoint | GlobalSite
     positions: tuple[int, ...] | None
     tokens: tuple[int, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def table(self) -> Table:
         """Return one row per strength."""
@@ -68,7 +69,7 @@ class DoseResponse(Result):
     def record(self) -> dict[str, Any]:
         """Return everything but the vector."""
         return record_of(
-            self.model,
+            self.origin,
             "dose_response",
             self.tokens,
             units={"kl": "nats, KL(unsteered || steered)"},
@@ -124,8 +125,8 @@ def dose_response(
     prepend_bos : bool or None
         As for `Model.run`.
     """
-    if vector.model is not model:
-        raise ShapeError(f"the vector is of {vector.model.source.name}, not of this model.")
+    if not vector.origin.same_model(model.origin):
+        raise ShapeError(f"the vector is of {vector.origin.name}, not of this model.")
     strengths = finite(scales, "scales")
     if not strengths:
         raise ShapeError("scales is empty: name at least one strength.")
@@ -146,7 +147,7 @@ def dose_response(
         point=vector.point,
         positions=where,
         tokens=tokens,
-        model=model,
+        origin=model.origin,
     )
 
 

@@ -21,6 +21,7 @@ from mi_ref.analysis.sweep_file import SweepFile, identity
 from mi_ref.analysis.sweep_workers import run_batches
 from mi_ref.errors import ShapeError
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.tables import Table
 from mi_ref.text import Prompt
 
@@ -56,7 +57,7 @@ class Sweep(Result):
     metrics: tuple[Metric, ...]
     position: int
     tokens: tuple[tuple[int, ...], ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def table(self) -> Table:
         """Return one row per cell, one column per metric."""
@@ -69,7 +70,7 @@ class Sweep(Result):
         """Return metrics, labels and every number."""
         prompts = list(dict.fromkeys(self.tokens))
         return record_of(
-            self.model,
+            self.origin,
             "sweep",
             prompts,
             position=self.position,
@@ -88,7 +89,7 @@ class Sweep(Result):
             path,
             [float(number) for number in range(len(self.values))],
             {m.label: [row[n] for row in self.values] for n, m in enumerate(self.metrics)},
-            title=f"{self.model.source.name}: sweep of {len(self.values)} cells",
+            title=f"{self.origin.name}: sweep of {len(self.values)} cells",
             x_label="cell",
             y_label=", ".join(dict.fromkeys(f"{m.label} [{m.unit}]" for m in self.metrics)),
         )
@@ -156,7 +157,7 @@ def sweep(
         metrics=metrics,
         position=position,
         tokens=tuple(cell.tokens for cell in settled),
-        model=model,
+        origin=model.origin,
     )
 
 

@@ -55,7 +55,7 @@ class SettledCell:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Batch:
+class CellBatch:
     """Cells that run together, of prompts of one length, and what is measured of them."""
 
     start: int
@@ -99,11 +99,11 @@ def batches(
     rows: int | None,
     *,
     start: int = 0,
-) -> Iterator[Batch]:
+) -> Iterator[CellBatch]:
     """Yield cells as the batches that they run in; the first cell is number `start`."""
     for chunk in chunks(cells, rows):
         own = tuple(cells[n] for n in chunk)
-        yield Batch(start + chunk.start, own, tuple(metrics), position)
+        yield CellBatch(start + chunk.start, own, tuple(metrics), position)
 
 
 def rows_of(rows: int | None, n_pos: int) -> int:

@@ -41,8 +41,8 @@ def identity(
         If a cell holds a function, which has no content to compare.
     """
     return {
-        "model": model.source.name,
-        "weights_sha256": model.source.sha256(),
+        "model": model.origin.name,
+        "weights_sha256": model.origin.weights.sha256(),
         "compat": model.cfg.compat,
         "backend": model.backend.name,
         "dtype": str(model.dtype).rpartition(".")[2],

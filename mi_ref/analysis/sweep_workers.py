@@ -10,7 +10,7 @@ from functools import cache, partial
 from typing import Literal, cast
 
 from mi_ref.analysis.metrics import Metric
-from mi_ref.analysis.sweep_cells import Batch, SettledCell, evaluate
+from mi_ref.analysis.sweep_cells import CellBatch, SettledCell, evaluate
 from mi_ref.analysis.sweep_file import SweepFile
 from mi_ref.analysis.sweep_prefix import Prefix
 from mi_ref.backend import get_backend
@@ -48,14 +48,14 @@ def spec_of(model: Model) -> ModelSpec:
     get_backend(model.backend.name)
     number = getattr(model.backend.device, "id", None)
     return ModelSpec(
-        name=str(model.source.name),
-        revision=model.source.revision,
+        name=str(model.origin.name),
+        revision=model.origin.revision,
         backend=model.backend.name,
         device=None if number is None else str(number),
         dtype=str(model.dtype).rpartition(".")[2],
         compat=cast("Literal['candle-mi'] | None", model.cfg.compat),
         unread_config=tuple(model.cfg.unread_config),
-        sha256=model.source.sha256(),
+        sha256=model.origin.weights.sha256(),
     )
 
 
@@ -77,7 +77,7 @@ def load(spec: ModelSpec) -> Model:
         allow_unread_config=spec.unread_config,
         compat=spec.compat,
     )
-    if model.source.sha256() != spec.sha256:
+    if model.origin.weights.sha256() != spec.sha256:
         raise SweepError(
             f"a worker found other weights under {spec.name!r} than the sweep began with: were"
             " they replaced meanwhile, or is it another machine's folder?"
@@ -93,7 +93,7 @@ def evaluate_elsewhere(
 
 
 def run_batches(
-    model: Model, every: Sequence[Batch], executor: Executor | None, file: SweepFile | None
+    model: Model, every: Sequence[CellBatch], executor: Executor | None, file: SweepFile | None
 ) -> list[tuple[float, ...]]:
     """Return every cell's numbers: those of the file, then what is left, written there too.
 
@@ -101,7 +101,7 @@ def run_batches(
     ----------
     model : Model
         What runs.
-    every : sequence of Batch
+    every : sequence of CellBatch
         The whole sweep's, cut as if nothing were finished: a cell's last bits may depend on its
         company.
     executor : concurrent.futures.Executor or None
@@ -121,7 +121,7 @@ def run_batches(
 
 
 def _evaluated(
-    model: Model, left: Sequence[Batch], executor: Executor | None
+    model: Model, left: Sequence[CellBatch], executor: Executor | None
 ) -> Iterator[list[tuple[float, ...]]]:
     """Yield each batch's numbers, in their order, whoever finishes first."""
     if executor is None:

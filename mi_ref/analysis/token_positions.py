@@ -15,6 +15,7 @@ from mi_ref.analysis.result import Result, record_of
 from mi_ref.encoding import Encoding, Span
 from mi_ref.errors import TokenError
 from mi_ref.model import Model
+from mi_ref.origin import Origin
 from mi_ref.tables import Table
 
 Unit: TypeAlias = Literal["characters", "bytes"]
@@ -44,13 +45,13 @@ class TokenPositions(Result):
         Ids, tokens, spans in characters and bytes; None for tokens that the text does not contain.
     labels : tuple of str
         One per token.
-    model : Model
-        Whose tokenizer it is.
+    origin : Origin
+        The model, without its weights.
     """
 
     encoding: Encoding
     labels: tuple[str, ...]
-    model: Model = field(compare=False)
+    origin: Origin = field(compare=False)
 
     def positions(self, label: str) -> tuple[int, ...]:
         """Return where tokens of a span stand, its last one included; ready for ``positions=``.
@@ -80,7 +81,7 @@ class TokenPositions(Result):
     def record(self) -> dict[str, Any]:
         """Return the text, its tokens, spans and labels."""
         return record_of(
-            self.model,
+            self.origin,
             "token_positions",
             self.encoding.ids,
             text=self.encoding.text,
@@ -112,7 +113,7 @@ def token_positions(
     """
     encoding = model.tokenizer.encode(text, prepend_bos=prepend_bos)
     spans = [(name, _span(text, what, name)) for name, what in (labels or {}).items()]
-    return TokenPositions(encoding, label_spans(encoding, spans), model)
+    return TokenPositions(encoding, label_spans(encoding, spans), model.origin)
 
 
 def label_spans(

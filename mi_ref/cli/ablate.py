@@ -159,7 +159,7 @@ def _conclusion(found: Ablation) -> str:
     said = f"The prediction moves most without {named}: KL {most.kl:.4f} nats"
     if found.intact is None or most.logit_difference is None:
         return f"{said}."
-    tokens = (repr(found.model.token_string(n)) for n in (found.target, found.other)
+    tokens = (repr(found.origin.token_string(n)) for n in (found.target, found.other)
               if n is not None)  # fmt: skip
     return (
         f"{said}, logit {' − '.join(tokens)} from {found.intact:.3f} to"

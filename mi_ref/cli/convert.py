@@ -41,7 +41,7 @@ def _show(folder: Path) -> None:
     from math import prod
 
     from mi_ref.checkpoint import CONFIG, SINGLE
-    from mi_ref.tables import Cell, Table
+    from mi_ref.tables import Styled, Table
     from mi_ref.weights import Weights
 
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
@@ -58,5 +58,5 @@ def _show(folder: Path) -> None:
         ("parameters", f"{count:,} in {len(tensors)} tensors, {dtypes}"),
         ("next", f"mi-ref inspect {shlex.quote(str(folder))}"),
     ):
-        table.add(Cell((label, "dim")), value)
+        table.add(Styled((label, "dim")), value)
     table.print()

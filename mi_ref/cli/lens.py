@@ -41,8 +41,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     wanted = arguments.position or [-1]
     everywhere = "all" in wanted
+    model = output.open_model(arguments)
     lens = logit_lens(
-        output.open_model(arguments),
+        model,
         arguments.prompt,
         target=arguments.target,
         top=arguments.top,
@@ -50,6 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
         prepend_bos=arguments.bos,
     )
     if arguments.json != output.STDOUT:
+        output.print_model(model)
         _show(lens, None if everywhere else wanted)
     if arguments.plot is not None:
         lens.plot(arguments.plot)
@@ -58,8 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _show(lens: LogitLens, positions: list[int] | None) -> None:
-    """Print the model, the prompt's tokens, and what was seen, with a conclusion."""
-    output.print_model(lens.model)
+    """Print the prompt's tokens, and what was seen, with a conclusion."""
     shown = lens.positions if positions is None else [n % len(lens.tokens) for n in positions]
     output.print_tokens(lens.str_tokens, shown)
     if positions is None:

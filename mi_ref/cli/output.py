@@ -161,9 +161,9 @@ def print_model(model: Model) -> None:
     cfg, dtype = model.cfg, str(model.dtype).rpartition(".")[2]
     count = sum(prod(info.shape) for info in model.source.weights.info.values())
     say(
-        (model.source.name, "bold"),
+        (model.origin.name, "bold"),
         f"  {cfg.model_type}, {cfg.n_layers} layers, d_model {cfg.d_model:,}, {count:,} parameters;"
-        f" {model.backend.name} {dtype} on {model.params.embed.device}",
+        f" {model.backend.name} {dtype} on {model.compute.device}",
     )
 
 

@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Run the command, from the tokenizer's files alone."""
     from mi_ref.hub import find_checkpoint
     from mi_ref.recognise import open_tokenizer, read_config_file
-    from mi_ref.tables import Cell, Table
+    from mi_ref.tables import Styled, Table
 
     checkpoint = find_checkpoint(arguments.model, revision=arguments.revision, headers_only=True)
     tokenizer = open_tokenizer(checkpoint, read_config_file(checkpoint.config))
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
     table = Table([">index", ">id", "token", "characters", "bytes"])
     rows = zip(found.ids, found.tokens, found.char_spans, found.byte_spans, strict=True)
     for index, (token, text, chars, span) in enumerate(rows):
-        table.add(index, token, Cell((repr(text), "bold")), _span(chars), _span(span))
+        table.add(index, token, Styled((repr(text), "bold")), _span(chars), _span(span))
     table.print()
 
 
