@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from types import ModuleType
@@ -84,6 +85,21 @@ def test_every_error_is_public_and_caught_by_one_name() -> None:
     for error in errors.values():
         assert issubclass(error, MiRefError)
         assert str(error("as it was said")) == "as it was said"
+
+
+def test_the_drawn_tree_of_errors_is_the_one_of_the_classes() -> None:
+    module = importlib.import_module("mi_ref.errors")
+    lines = re.findall(r"^    ([│├└─ ]*)(\w+)(?: \((\w+)\))?  +\S", module.__doc__ or "", re.M)
+    above: list[str] = []
+    drawn = {}
+    for indent, error, builtin in lines:
+        del above[len(indent) // 4 :]
+        drawn[error] = (*above[-1:], *([builtin] if builtin else []))
+        above.append(error)
+    assert drawn == {
+        error: tuple(base.__name__ for base in value.__bases__)
+        for error, value in public(module).items()
+    }
 
 
 @pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
