@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mi_ref.backend import Backend, get_backend
 from mi_ref.compat import with_compat
+from mi_ref.decoder_points import decoder_hook_points
 from mi_ref.errors import ConfigError
 from mi_ref.families import FAMILIES, Family
 from mi_ref.hf_config import HfConfig
-from mi_ref.hook_points import decoder_hook_points
 from mi_ref.model import Model
 from mi_ref.provenance import Source
 from mi_ref.take_params import take_params

@@ -17,7 +17,7 @@ import pytest
 import mi_ref
 from mi_ref import analysis
 from mi_ref.errors import MiRefError
-from mi_ref.sites import ALL_SITES, at, meanings
+from mi_ref.sites import ALL_SITES, at
 
 AXES = {"batch", "pos", "d_model", "head", "kv_head", "d_head", "query_pos", "key_pos", "d_mlp",
         "d_vocab", "expert", "d_key", "d_value", "1"}  # fmt: skip
@@ -125,11 +125,10 @@ def test_everything_public_is_annotated(module: ModuleType) -> None:
 
 
 def test_every_site_has_axes_and_a_meaning() -> None:
-    assert set(meanings()) == {site.name for site in ALL_SITES}
     for site in ALL_SITES:
         assert site.axes[0] == "batch"
         assert set(site.axes) <= AXES
-        assert meanings()[site.name].endswith(".")
+        assert site.doc.endswith(".")
         assert getattr(at, site.name) is site
         assert ("{layer}" in site.string) == site.string.startswith("blocks.")
 
