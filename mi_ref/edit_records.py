@@ -121,7 +121,7 @@ def edit_of(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> Edit:
     if kind == "array":
         return _value_of(given["value"], arrays)
     if kind not in _KINDS:
-        raise HookError(f"there is no intervention {kind!r}: files hold {_listed()}.")
+        raise HookError(f"{kind!r} is not an intervention: files hold {_listed()}.")
     own = {each.name for each in fields(_KINDS[kind])} - {"where"}
     words = {word: _places_of(given.pop(word)) for word in WORDS if word in given}
     others = {axis: _places_of(places) for axis, places in given.pop("where", {}).items()}

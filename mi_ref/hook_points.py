@@ -52,7 +52,7 @@ class HookPoints(Sequence[HookPoint]):
     Parameters
     ----------
     points : tuple of HookPoint
-        What there is.
+        Those that the model has.
     absent : mapping
         Points that this architecture does not have, each with the reason.
     n_layers : int

@@ -79,7 +79,7 @@ class Pass:
 
 @dataclass(slots=True)
 class _Actions:
-    """All that happens at one point."""
+    """Everything that happens at one point."""
 
     entry: HookPoint
     edits: list[Edit] = field(default_factory=list)

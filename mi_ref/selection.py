@@ -39,7 +39,7 @@ def select(
     HookError
         If nothing is selected, or what is selected does not exist here or is not reached.
     ArgumentError
-        If `selector` is no kind of selector.
+        If `selector` is not a selector.
     """
     if isinstance(selector, str) and any(mark in selector for mark in "*?["):
         return _matching(selector, lambda name: fnmatchcase(name, selector), points, passed)

@@ -1,4 +1,4 @@
-"""Interventions on an activation's values: put, add, scale, mean, project out."""
+"""Interventions on values: replace, add, scale, fill, mean, project out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MeanOver = Literal["batch", "pos"]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Replace(Intervention):
-    """Put `value` in the place of the activation."""
+    """Replace the activation by `value`."""
 
     name: ClassVar[str] = "replace"
     pure: ClassVar[bool] = True
@@ -107,7 +107,7 @@ class Replace(Intervention):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Add(Replace):
-    """Add `scale` times `value`: a steering vector, for one."""
+    """Add `scale` times `value`, such as a steering vector."""
 
     name: ClassVar[str] = "add"
     pure: ClassVar[bool] = True
@@ -184,8 +184,8 @@ class Mean(Intervention):
             )
         if "pos" in self.over and entry.point.site.by_position:
             raise HookError(
-                f"{self!r} at {entry.point!r}: positions are edited one by one here, so that there"
-                " is no mean over them. Capture them first, and use do.replace."
+                f"{self!r} at {entry.point!r}: positions are edited one by one here, so a mean"
+                " over them does not exist. Capture them first, and use do.replace."
             )
 
     def change(self, x: Array, hook: Hook) -> Array:

@@ -164,6 +164,25 @@ def test_means_are_over_what_they_say(model: Model) -> None:
     np.testing.assert_array_equal(both[:, :2], x[:, :2])
 
 
+def test_means_over_what_a_site_lacks_are_refused_before_any_compute(
+    model: Model, load: Any
+) -> None:
+    def never(x: Any, hook: Hook) -> None:
+        raise AssertionError("something was computed before the refusal")
+
+    first: Any = (at.embed, never)
+    with pytest.raises(
+        HookError, match=r"at at\.pattern\[0\], which has no axis pos: its axes are"
+    ):
+        model.run(PROMPT, edits=[first, (at.pattern[0], do.mean("pos"))])
+    recurrent: Model = load("rwkv7", model.backend, "float64")
+    with pytest.raises(HookError, match="positions are edited one by one here"):
+        recurrent.run(PROMPT, edits=[first, (at.rwkv_state[0], do.mean("pos"))])
+    for wrong in ("head", (), ("batch", "row")):
+        with pytest.raises(ArgumentError, match=r"over=.*: expected 'batch', 'pos' or both"):
+            LOOSE.mean(wrong)
+
+
 def test_what_is_projected_out_is_gone(model: Model) -> None:
     direction = RNG.normal(size=24)
     _, after = changed(model, [(at.resid_mid[1], do.project_out(direction))], at.resid_mid[1])
