@@ -1,4 +1,4 @@
-"""Why a model lacks a hook site: the reason that its structure gives."""
+"""Why a model lacks a hook site, as its structure has it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _RECURRENCE = (
     at.mlp_shift, at.mlp_gate,
 )  # fmt: skip
 
-_NO_NORM = "nothing norms what {reads} reads; {writes} is normed instead, at at.{post}_scale"
-_NO_POST = "what {writes} writes is added as it is"
+_NO_NORM = "{reads}'s input has no norm; its output has one, at at.{post}_scale"
+_NO_POST = "{writes}'s output is added without a norm"
 
 
 def absent_global(cfg: DecoderConfig) -> dict[Point, str]:
@@ -24,7 +24,7 @@ def absent_global(cfg: DecoderConfig) -> dict[Point, str]:
     if cfg.learned_positions:
         return {}
     if cfg.recurrent:
-        return {at.pos_embed: "the order of tokens is in the state that they hand on"}
+        return {at.pos_embed: "the order of tokens is in the recurrent state"}
     return {at.pos_embed: "positions enter by rotation, at at.rot_q and at.rot_k"}
 
 
@@ -35,14 +35,12 @@ def absent_in_layer(layer: Layer | RecurrentLayer) -> dict[LayerSite, str]:
 
 def _recurrent(layer: RecurrentLayer) -> dict[LayerSite, str]:
     reasons = {
-        "blocks hand on a state and do not attend; see at.rwkv_r, at.rwkv_k, at.rwkv_v and"
+        "this recurrent model has no attention; see at.rwkv_r, at.rwkv_k, at.rwkv_v and"
         " at.rwkv_effective_attn": _ATTENTION,
-        "what time mixing writes is added as it is": (at.ln1_post_scale, at.ln1_post_normalized),
-        "what channel mixing writes is added as it is": (
-            at.ln2_post_scale, at.ln2_post_normalized
-        ),
+        _NO_POST.format(writes="time mixing"): (at.ln1_post_scale, at.ln1_post_normalized),
+        _NO_POST.format(writes="channel mixing"): (at.ln2_post_scale, at.ln2_post_normalized),
         "channel mixing has one branch, at.pre": (at.pre_linear,),
-        "channel mixing is one, not a mixture of experts": (at.router_logits, at.expert_weights),
+        "channel mixing is not a mixture of experts": (at.router_logits, at.expert_weights),
     }  # fmt: skip
     if isinstance(layer.mixer, TimeMix6):
         reasons["RWKV-6 only adds to the state; RWKV-7 also removes"] = (at.rwkv_a, at.rwkv_kk)
@@ -53,23 +51,26 @@ def _recurrent(layer: RecurrentLayer) -> dict[LayerSite, str]:
 
 def _transformer(layer: Layer) -> dict[LayerSite, str]:
     absent: dict[LayerSite, str] = dict.fromkeys(
-        _RECURRENCE, "blocks attend and hand on no state; see at.q, at.k, at.v and at.pattern"
+        _RECURRENCE,
+        "this model has attention and no recurrent state; see at.q, at.k, at.v and at.pattern",
     )
 
     def lacks(reason: str, *sites: LayerSite) -> None:
         absent.update(dict.fromkeys(sites, reason))
 
     if layer.ln1 is None:
-        reason = _NO_NORM.format(reads="attention", writes="what it writes", post="ln1_post")
+        reason = _NO_NORM.format(reads="attention", post="ln1_post")
         lacks(reason, at.ln1_scale, at.ln1_normalized)
     if layer.ln1_post is None:
         lacks(_NO_POST.format(writes="attention"), at.ln1_post_scale, at.ln1_post_normalized)
     if layer.ln2 is None and layer.order == "parallel":
         lacks(
-            "the MLP reads what attention reads: see at.ln1_scale", at.ln2_scale, at.ln2_normalized
+            "the MLP reads attention's normed input: see at.ln1_scale",
+            at.ln2_scale,
+            at.ln2_normalized,
         )
     elif layer.ln2 is None:
-        reason = _NO_NORM.format(reads="the MLP", writes="what it writes", post="ln2_post")
+        reason = _NO_NORM.format(reads="the MLP", post="ln2_post")
         lacks(reason, at.ln2_scale, at.ln2_normalized)
     if layer.ln2_post is None:
         lacks(_NO_POST.format(writes="the MLP"), at.ln2_post_scale, at.ln2_post_normalized)
@@ -81,14 +82,18 @@ def _transformer(layer: Layer) -> dict[LayerSite, str]:
         )
     if layer.attn.qk_norm is None:
         sites = (at.q_norm_scale, at.q_norm_normalized, at.k_norm_scale, at.k_norm_normalized)
-        lacks("queries and keys are not normed", *sites)
+        lacks("queries and keys have no norm", *sites)
     if layer.attn.rotary is None:
-        lacks("nothing is rotated: at.q and at.k are what is dotted", at.rot_q, at.rot_k)
+        lacks(
+            "there is no rotary embedding: the dot product is that of at.q and at.k",
+            at.rot_q,
+            at.rot_k,
+        )
     if isinstance(layer.mlp, Experts):
         reason = "each token has neurons in its own few experts; see at.expert_weights"
         lacks(reason, at.pre, at.pre_linear, at.post)
     else:
-        lacks("the MLP is one, not a mixture of experts", at.router_logits, at.expert_weights)
+        lacks("the MLP is not a mixture of experts", at.router_logits, at.expert_weights)
         if not isinstance(layer.mlp, GatedMLP):
             lacks("the MLP has no gate: at.pre is its only branch", at.pre_linear)
     return absent

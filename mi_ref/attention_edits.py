@@ -1,19 +1,21 @@
-"""Interventions on attention edges: who may look at whom, and how much.
+"""Interventions on attention edges: which query may look at which key, and how much.
 
-Positions are the queries; `keys` are what they look at. Edges to what a query cannot see anyway
-(later tokens, pads, keys beyond a window) stay as they are: nothing here lets it look there.
+`positions` are the queries, counted among this call's prompt. `keys` are what they look at, counted
+among all the keys, of which the prompt's own are the last. Edges to what a query cannot see anyway
+(later tokens, pads, keys beyond a window) stay as they are.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from mi_ref._typing import Array
 from mi_ref.errors import HookError
 from mi_ref.hook_points import HookPoint
 from mi_ref.hooks import Hook
-from mi_ref.interventions import Intervention, Places, backend_of, indices, plain_places
+from mi_ref.interventions import Intervention, backend_of
 from mi_ref.sites import at
 
 
@@ -21,42 +23,35 @@ from mi_ref.sites import at
 class EdgeEdit(Intervention):
     """An intervention on the edges from chosen queries to chosen keys."""
 
-    keys: Places = field(default=None, kw_only=True)
-    """What the queries look at; None for all."""
+    pure: ClassVar[bool] = True
+    in_files: ClassVar[bool] = True
 
-    def __post_init__(self) -> None:
-        Intervention.__post_init__(self)
-        object.__setattr__(self, "keys", plain_places(self.keys, "keys"))
+    def row_by_row(self, axes: Sequence[str]) -> bool:
+        """Return True."""
+        return True
 
     def edges(self, x: Array, hook: Hook) -> Array:
         """Return which edges are meant: [batch, head, query_pos, key_pos], or broadcasting."""
-        xp, size = backend_of(hook).xp, x.shape[-1]
-        wanted = frozenset(indices(self.keys, size))
-        flags = xp.asarray([n in wanted for n in range(size)], device=x.device)
         mask = self.mask(x, hook)
-        flags = flags[None, None, None, :]
-        return flags if mask is None else xp.logical_and(mask, flags)
+        xp = backend_of(hook).xp
+        return xp.ones((1, 1, 1, 1), dtype=xp.bool, device=x.device) if mask is None else mask
 
-    def check(self, entry: HookPoint, batch: int, n_pos: int) -> None:
-        """Refuse edges that there are not, and sites that have none."""
-        Intervention.check(self, entry, batch, n_pos)
+    def check(self, entry: HookPoint, shape: tuple[int, ...]) -> None:
+        """Refuse edges that do not exist, and sites without edges."""
         if entry.axes[-1] != "key_pos":
             raise HookError(
-                f"{self!r} at {entry.point!r}: edges are at at.attn_scores, at.pattern."
+                f"{self!r} at {entry.point!r}: expected a site with edges, at.attn_scores or"
+                " at.pattern."
             )
-        try:
-            found = indices(self.keys, n_pos)
-        except IndexError as error:
-            raise HookError(f"{self!r} at {entry.point!r}: keys {error}.") from None
-        if not found:
-            raise HookError(f"{self!r} at {entry.point!r} names none of the {n_pos} keys.")
+        Intervention.check(self, entry, shape)
 
     def __call__(self, x: Array, hook: Hook) -> Array:
         """Return `x`, changed at these edges and, as they need it, in their rows."""
         return self.change(x, hook)
 
-    def __repr__(self) -> str:
-        return Intervention.__repr__(self).replace("positions=", "queries=")
+    def spelled(self, word: str) -> str:
+        """Return the keyword of :mod:`mi_ref.do`, where positions are called queries."""
+        return "queries" if word == "positions" else word
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -65,13 +60,13 @@ class Knockout(EdgeEdit):
 
     name: ClassVar[str] = "knockout"
 
-    def check(self, entry: HookPoint, batch: int, n_pos: int) -> None:
+    def check(self, entry: HookPoint, shape: tuple[int, ...]) -> None:
         """Refuse any other site."""
-        EdgeEdit.check(self, entry, batch, n_pos)
+        EdgeEdit.check(self, entry, shape)
         if entry.point.site is not at.attn_scores:
             raise HookError(
-                f"{self!r} at {entry.point!r}: it cuts edges before the softmax, at"
-                " at.attn_scores, so that the others share their weight."
+                f"{self!r} at {entry.point!r}: expected at.attn_scores. A knockout cuts edges"
+                " before the softmax, so that the others share their weight."
             )
 
     def change(self, x: Array, hook: Hook) -> Array:
@@ -89,15 +84,15 @@ class Knockout(EdgeEdit):
         )
         if bool(xp.any(blind)):
             raise HookError(
-                f"{self!r} at {hook.name} leaves a query without any key to look at, and a softmax"
-                " over nothing is NaN. Leave it one, or silence the head: do.zero() at at.z."
+                f"{self!r} at {hook.name} leaves a query without any key to look at: its softmax"
+                " would be NaN. Leave it a key, or silence the head with do.zero() at at.z."
             )
         return cut
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ScalePattern(EdgeEdit):
-    """Multiply the weight of edges, after which each touched row sums to one again."""
+    """Multiply the weight of edges, then rescale each touched row to sum to one."""
 
     name: ClassVar[str] = "scale_pattern"
     factor: float = 1.0
@@ -133,12 +128,15 @@ class SetPattern(EdgeEdit):
             If the edges of a row would sum to more than one, or nothing can take what is left.
         """
         xp = backend_of(hook).xp
-        # What has no weight is out of the query's sight.
+        # A key without weight is one that the query cannot see.
         edges = xp.logical_and(self.edges(x, hook), x > 0)
         rows = xp.any(edges, axis=-1, keepdims=True)
         taken = self.weight * xp.sum(xp.astype(edges, x.dtype), axis=-1, keepdims=True)
         if bool(xp.any(taken > 1 + 1e-6)):
-            raise HookError(f"{self!r} at {hook.name}: the weights of a row sum to more than one.")
+            raise HookError(
+                f"{self!r} at {hook.name}: the weights of a row sum to more than one. Name fewer"
+                " keys, or a smaller weight."
+            )
         rest = xp.sum(xp.where(edges, xp.zeros_like(x), x), axis=-1, keepdims=True)
         _refuse_empty(self, xp.where(taken < 1 - 1e-6, rest, xp.ones_like(rest)), hook, rows)
         share = (1 - taken) / xp.where(rest > 0, rest, xp.ones_like(rest))
@@ -150,6 +148,6 @@ def _refuse_empty(edit: EdgeEdit, total: Array, hook: Hook, rows: Array | None =
     empty = total <= 0
     if bool(xp.any(empty if rows is None else xp.logical_and(empty, rows))):
         raise HookError(
-            f"{edit!r} at {hook.name} leaves a row without weight to share out. To cut edges, use"
+            f"{edit!r} at {hook.name} leaves a row without weight to distribute. To cut edges, use"
             " do.knockout at at.attn_scores; to silence a head, do.zero() at at.z."
         )

@@ -14,18 +14,18 @@ from mi_ref.tables import Table
 
 
 class Cache(Mapping[Selector, Array]):
-    """What one run captured.
+    """The activations that one run captured.
 
     Keys are points; strings (``"blocks.5.hook_resid_post"``), tuples (``("resid_post", 5)``, or
-    unpacked: ``cache["resid_post", 5]``) and negative layers are understood too. Iteration gives
-    the points in the order in which the forward pass came by them.
+    unpacked: ``cache["resid_post", 5]``) and negative layers are understood too. Iteration yields
+    the points in the order in which the forward pass reached them.
 
     Parameters
     ----------
     arrays : mapping
         Point to array.
     points : HookPoints
-        The model's, to read other keys.
+        The model's, to resolve other keys.
     """
 
     def __init__(self, arrays: Mapping[Point, Array], points: HookPoints) -> None:
@@ -47,7 +47,7 @@ class Cache(Mapping[Selector, Array]):
     def get(self, key: Selector, default: Any = None) -> Any:
         """Return the array of `key`, or `default` if it was not captured.
 
-        A key that names no point of this model is an error here too.
+        A key that does not name a point of this model is an error here too.
         """
         return self._arrays.get(resolve(key, self._points), default)
 

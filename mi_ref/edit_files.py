@@ -1,8 +1,8 @@
 """Experiments in files: edits as JSON, with their arrays in a safetensors file beside it.
 
 ``save_edits("steer.json", edits)`` writes ``steer.json`` and, if any edit holds an array,
-``steer.safetensors``. The JSON names the SHA-256 of the arrays, so that two files that do not
-belong together are noticed.
+``steer.safetensors``. The JSON holds the SHA-256 of the arrays, so that two files that do not
+belong together are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from mi_ref.backend import Backend, get_backend
 from mi_ref.edit_records import edit_of, edit_record, selector_of, selector_record
-from mi_ref.errors import HookError
+from mi_ref.errors import ArgumentError, HookError
 from mi_ref.hooks import Edit, Edits
 from mi_ref.provenance import json_text, write_whole
 from mi_ref.selection import Selector
@@ -36,12 +36,14 @@ def save_edits(
     edits : mapping or sequence of (selector, edit)
         As for `Model.run`: interventions of :mod:`mi_ref.do`, or arrays.
     backend : Backend, str or None
-        Of the arrays; None if they lie in main memory.
+        The one that the arrays belong to; None if they are in main memory.
 
     Raises
     ------
     HookError
-        If an edit or a selector is a function, which no file can hold, or of an unknown kind.
+        If an edit or a selector is a function, which a file cannot hold, or of an unknown kind.
+    ArgumentError
+        If `path` does not end in ``.json``, or a value is neither an array nor numbers.
     """
     final = _json_path(path)
     to_host = None if backend is None else get_backend(backend).to_host
@@ -82,13 +84,13 @@ def load_edits(
     path : str or path
         The ``.json`` file.
     backend : Backend, str or None
-        What the arrays are for, ``model.backend``; None for arrays in main memory, which
-        interventions take as they are.
+        The one that gets the arrays, ``model.backend``; None for arrays in main memory, which
+        interventions take too.
 
     Returns
     -------
     list of (selector, edit)
-        In the order saved. A name of one point comes back as that point.
+        In the order saved. The name of one point is read as that point.
 
     Raises
     ------
@@ -117,7 +119,9 @@ def load_edits(
 def _json_path(path: str | os.PathLike[str]) -> Path:
     final = Path(path)
     if final.suffix != ".json":
-        raise HookError(f"{final} is no .json file; the arrays go into a .safetensors beside it.")
+        raise ArgumentError(
+            f"{final}: expected a .json file; the arrays go into a .safetensors file beside it."
+        )
     return final
 
 
@@ -127,8 +131,8 @@ def _on_host(array: Any, to_host: Any) -> Any:
         own = get_backend("numpy").from_host(array if to_host is None else to_host(array))
     except TypeError as error:
         raise HookError(
-            f"a {type(array).__name__} cannot be read from here: {error}. Pass the backend that it"
-            " is of: save_edits(path, edits, backend=model.backend)."
+            f"a {type(array).__name__} cannot be read without its backend: {error}. Pass it:"
+            " save_edits(path, edits, backend=model.backend)."
         ) from None
     return own.copy(order="C")
 
@@ -146,7 +150,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise HookError(f"{path} cannot be read as edits: {error}.") from error
     found = record.get("format") if isinstance(record, dict) else None
     if found != FORMAT:
-        raise HookError(f"{path} holds no saved edits: its format is {found!r}, not {FORMAT!r}.")
+        raise HookError(f"{path} is not a file of edits: expected {FORMAT!r}, got {found!r}.")
     return dict(record)
 
 
@@ -161,7 +165,7 @@ def _arrays(path: Path, digest: str | None) -> dict[str, Any]:
     try:
         packed = beside.read_bytes()
         if hashlib.sha256(packed).hexdigest() != digest:
-            raise HookError(f"{beside} is not what {path.name} was saved with: save both again.")
+            raise HookError(f"{beside} was not saved with {path.name}: save both again.")
         return dict(load(packed))
     except (OSError, SafetensorError) as error:
         raise HookError(f"{beside}, the arrays of {path.name}, cannot be read: {error}.") from error

@@ -1,4 +1,4 @@
-"""Edits that changed nothing, noticed: what ``model.run(..., check_edits=True)`` watches."""
+"""``model.run(..., check_edits=True)``: notice edits that change nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mi_ref.backend import Backend
 from mi_ref.errors import HookError
 from mi_ref.hooks import Edit, Hook
 from mi_ref.interventions import Intervention
-from mi_ref.kept_positions import pos_axis
+from mi_ref.places import pos_axis
 from mi_ref.sites import Point
 
 
@@ -23,9 +23,14 @@ class Watched:
     backend: Backend
     changed: bool = field(default=False, init=False)
 
+    @property
+    def pure(self) -> bool:
+        """Whether the edit leaves its argument as it is."""
+        return isinstance(self.edit, Intervention) and self.edit.pure
+
     def __call__(self, x: Array, hook: Hook) -> Array:
-        """Return what the edit makes of `x`."""
-        before = self.backend.xp.asarray(x, copy=True)
+        """Return the edit's result for `x`."""
+        before = x if self.pure else self.backend.xp.asarray(x, copy=True)
         if callable(self.edit):
             after = self.edit(x, hook)
             after = x if after is None else after
@@ -35,7 +40,7 @@ class Watched:
         return after
 
     def _differs(self, before: Array, after: Array, hook: Hook) -> bool:
-        # What does not fit is refused by the caller, with more to say.
+        # The caller refuses an array that does not fit, with a better message.
         if type(after) is not type(before) or after.shape != before.shape:
             return True
         xp = self.backend.xp
@@ -44,7 +49,7 @@ class Watched:
         return bool(xp.any(self._at_tokens(differs, hook)))
 
     def _at_tokens(self, differs: Array, hook: Hook) -> Array:
-        """Return where tokens differ: what flows at pads means nothing."""
+        """Return where tokens differ: activations at pads mean nothing."""
         axes, xp = self.point.site.axes, self.backend.xp
         axis = pos_axis(axes)
         if hook.padding is None or axis is None:
@@ -52,7 +57,7 @@ class Watched:
         mask = hook.padding.mask(self.backend)
         if hook.pos is not None:
             mask = mask[:, hook.pos : hook.pos + 1]
-        if differs.shape[axis] != mask.shape[1]:  # the last tokens' logits
+        if differs.shape[axis] != mask.shape[1]:  # logits of the last tokens alone
             return differs
         sizes = tuple(differs.shape[n] if n in (0, axis) else 1 for n in range(differs.ndim))
         return xp.logical_and(differs, xp.reshape(mask, sizes))
@@ -80,6 +85,6 @@ def refuse_idle(watched: Iterable[Watched]) -> None:
     if idle:
         raise HookError(
             f"check_edits=True: {len(idle)} edit{'s' * (len(idle) > 1)} changed no value where"
-            f" {'they act' if len(idle) > 1 else 'it acts'}: {'; '.join(idle)}. Look at the"
-            " positions, heads and rows, and at the array; or leave check_edits out."
+            f" {'they act' if len(idle) > 1 else 'it acts'}: {'; '.join(idle)}. Check the"
+            " positions, heads and rows, and the array; or leave check_edits out."
         )

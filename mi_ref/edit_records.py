@@ -1,29 +1,31 @@
-"""Selectors and edits as plain data for JSON, and back; arrays are kept by name elsewhere."""
+"""Selectors and edits as plain data for JSON, and back; arrays are stored elsewhere, by name."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from operator import index
 from typing import Any
 
-from mi_ref.attention_edits import Knockout, ScalePattern, SetPattern
-from mi_ref.errors import HookError
+from mi_ref import attention_edits, value_edits
+from mi_ref.errors import ArgumentError, HookError
 from mi_ref.hooks import Edit
 from mi_ref.interventions import Intervention
 from mi_ref.naming import named_site, parse_point
 from mi_ref.points import GlobalSite, LayerPoint, LayerSite, LayerSpan
 from mi_ref.selection import Selector
-from mi_ref.value_edits import Add, Apply, Bypass, Fill, Mean, ProjectOut, Replace, Scale
+from mi_ref.value_edits import Apply
+from mi_ref.where import WORDS, where_of
 
 _KINDS: dict[str, type[Intervention]] = {
     kind.name: kind
-    for kind in (
-        Replace, Add, Scale, Fill, Mean, ProjectOut, Bypass, Knockout, ScalePattern, SetPattern
-    )
-}  # fmt: skip
-_PLACES = ("positions", "heads", "neurons", "rows", "keys")
+    for module in (value_edits, attention_edits)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, Intervention)
+    if kind.in_files and hasattr(kind, "name")
+}
+"""Interventions that say of themselves that files can hold them."""
 _SLICE = ("start", "stop", "step")
 
 
@@ -50,7 +52,7 @@ def selector_record(selector: Selector) -> Any:
         case (str(name), layer) if hasattr(layer, "__index__"):
             return {"site": name, "layer": index(layer)}
     raise HookError(
-        f"{selector!r} is no selector that a file can hold: functions have no text. Name the"
+        f"{selector!r} is not a selector that a file can hold: functions have no text. Name the"
         " points, or use a slice or a glob."
     )
 
@@ -75,32 +77,34 @@ def edit_record(edit: Edit, keep: Callable[[Any], str]) -> dict[str, Any]:
     edit : Edit
         An intervention or an array.
     keep : callable
-        Takes an array and returns the name that it is kept under.
+        Takes an array and returns the name that it is stored under.
 
     Raises
     ------
     HookError
-        If it is a function, or an intervention of a kind that files do not know.
+        If it is a function, or an intervention that files cannot hold.
     """
     if isinstance(edit, Apply) or (callable(edit) and not isinstance(edit, Intervention)):
         raise HookError(
-            f"{edit!r} calls a function, and a file of edits holds data only: say it with the"
-            " other functions of mi_ref.do, or save what it computes and use do.replace."
+            f"{edit!r} calls a function, and a file of edits holds data only: use the other"
+            " functions of mi_ref.do, or save the computed array and use do.replace."
         )
     if not isinstance(edit, Intervention):
         return {"kind": "array", "value": _value_record(edit, keep)}
     if _KINDS.get(edit.name) is not type(edit):
-        raise HookError(f"{edit!r} is of a kind that files do not know: {_listed()}.")
+        raise HookError(
+            f"{edit!r} is a {type(edit).__name__}, which files cannot hold: they hold {_listed()}."
+        )
     record: dict[str, Any] = {"kind": edit.name}
-    for each in fields(edit):
-        value = getattr(edit, each.name)
-        if each.name in _PLACES:
-            if value is not None:
-                record[each.name] = _places_record(value)
-        elif each.name == "over":
-            record[each.name] = list(value)
+    for word, value in edit.described():
+        if word in WORDS:
+            record[word] = _places_record(value)
+        elif word == "where":
+            record[word] = {axis: _places_record(places) for axis, places in value.items()}
+        elif word == "over":
+            record[word] = list(value)
         else:
-            record[each.name] = _value_record(value, keep)
+            record[word] = _value_record(value, keep)
     return record
 
 
@@ -117,22 +121,19 @@ def edit_of(record: Mapping[str, Any], arrays: Mapping[str, Any]) -> Edit:
     if kind == "array":
         return _value_of(given["value"], arrays)
     if kind not in _KINDS:
-        raise HookError(f"there is no intervention {kind!r}: {_listed()}.")
-    known = {each.name for each in fields(_KINDS[kind])}
-    missing = sorted(known - {*given, *_PLACES})
-    if unknown := sorted(set(given) - known):
+        raise HookError(f"{kind!r} is not an intervention: files hold {_listed()}.")
+    own = {each.name for each in fields(_KINDS[kind])} - {"where"}
+    words = {word: _places_of(given.pop(word)) for word in WORDS if word in given}
+    others = {axis: _places_of(places) for axis, places in given.pop("where", {}).items()}
+    if unknown := sorted(given.keys() - own):
         raise HookError(f"{kind} has no {', '.join(unknown)}.")
-    if missing:
+    if missing := sorted(own - given.keys()):
         raise HookError(f"{kind} lacks its {', '.join(missing)}.")
-    read: dict[str, Any] = {}
-    for name, value in given.items():
-        if name in _PLACES:
-            read[name] = _places_of(value)
-        elif name == "over":
-            read[name] = _over_of(value)
-        else:
-            read[name] = _value_of(value, arrays)
-    return _KINDS[kind](**read)
+    read: dict[str, Any] = {
+        name: tuple(value) if name == "over" else _value_of(value, arrays)
+        for name, value in given.items()
+    }
+    return _KINDS[kind](where=where_of(others, **words), **read)
 
 
 def _places_record(places: Any) -> Any:
@@ -145,13 +146,7 @@ def _places_of(record: Any) -> Any:
     if isinstance(record, Mapping):
         return slice(*(_whole(record[end]) for end in _SLICE))
     if not isinstance(record, list):
-        raise TypeError(f"{record!r} names no places")
-    return tuple(record)
-
-
-def _over_of(record: Any) -> tuple[str, ...]:
-    if not isinstance(record, list) or not record or not set(record) <= {"batch", "pos"}:
-        raise ValueError(f"over={record!r}")
+        raise TypeError(f"{record!r} is not a list of places or a slice")
     return tuple(record)
 
 
@@ -162,7 +157,7 @@ def _value_record(value: Any, keep: Callable[[Any], str]) -> Any:
     if isinstance(value, list | tuple):
         return [_value_record(item, keep) for item in value]
     if not hasattr(value, "dtype"):
-        raise HookError(f"{value!r} is neither an array nor numbers.")
+        raise ArgumentError(f"{value!r} is neither an array nor numbers.")
     return {"array": keep(value)}
 
 
@@ -171,11 +166,11 @@ def _value_of(record: Any, arrays: Mapping[str, Any]) -> Any:
         return [_value_of(item, arrays) for item in record]
     if isinstance(record, Mapping):
         return arrays[record["array"]]
-    # JSON has no numbers beyond the finite: they stand as text.
+    # JSON has finite numbers only: the others are written as text.
     if isinstance(record, str):
         number = float(record)
         if math.isfinite(number):
-            raise ValueError(f"{record!r} is text where a number belongs")
+            raise ValueError(f"expected a number, got the text {record!r}")
         return number
     if not isinstance(record, bool | int | float):
         raise TypeError(f"{record!r} is neither an array nor numbers")
@@ -187,5 +182,4 @@ def _whole(number: Any) -> int | None:
 
 
 def _listed() -> str:
-    kinds: Sequence[str] = sorted([*_KINDS, "array"])
-    return f"they know {', '.join(kinds)}"
+    return ", ".join(sorted([*_KINDS, "array"]))

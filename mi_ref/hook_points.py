@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-from mi_ref.absence import absent_global, absent_in_layer
-from mi_ref.config import Attention, DecoderConfig, Experts
-from mi_ref.errors import HookError
-from mi_ref.sites import ALL_SITES, DERIVED, LAZY, GlobalSite, LayerSite, Point, Site, at, meanings
+from mi_ref.errors import ArgumentError, HookError
+from mi_ref.sites import ALL_SITES, GlobalSite, LayerSite, Point, Site
 from mi_ref.tables import Table
+
+_KNOWN = frozenset(ALL_SITES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +20,29 @@ class HookPoint:
     point: Point
     axes: tuple[str, ...]
     shape: tuple[int | str, ...]
-    """Sizes; ``"batch"`` and ``"pos"`` stand for themselves until a prompt is known."""
-    editable: bool
-    lazy: bool
-    """Computed only if something asks for it."""
+    """Sizes; ``"batch"``, ``"pos"`` and ``"key_pos"`` are unknown until a prompt is known."""
 
-    def sizes(self, batch: int, pos: int) -> tuple[int, ...]:
-        """Return the concrete shape for a prompt of that size."""
-        known = {"batch": batch, "pos": pos}
+    @property
+    def editable(self) -> bool:
+        """Whether an edit here has an effect."""
+        return self.point.site.editable
+
+    @property
+    def lazy(self) -> bool:
+        """Whether it is computed only if something asks for it."""
+        return self.point.site.lazy
+
+    def sizes(self, batch: int, pos: int, n_keys: int | None = None) -> tuple[int, ...]:
+        """Return the concrete shape for a prompt of that size.
+
+        Parameters
+        ----------
+        batch, pos : int
+            Rows and positions of the prompt.
+        n_keys : int or None
+            Positions that its queries can look at; None for the prompt's own.
+        """
+        known = {"batch": batch, "pos": pos, "key_pos": pos if n_keys is None else n_keys}
         return tuple(known[size] if isinstance(size, str) else size for size in self.shape)
 
 
@@ -37,17 +52,25 @@ class HookPoints(Sequence[HookPoint]):
     Parameters
     ----------
     points : tuple of HookPoint
-        What there is.
+        Those that the model has.
     absent : mapping
         Points that this architecture does not have, each with the reason.
     n_layers : int
         Layers of the model.
+    listed : tuple of Site
+        Every site that the table shows, present or absent, in forward order.
     """
 
     def __init__(
-        self, points: tuple[HookPoint, ...], absent: Mapping[Point, str], n_layers: int
+        self,
+        points: tuple[HookPoint, ...],
+        absent: Mapping[Point, str],
+        n_layers: int,
+        listed: tuple[Site, ...] = ALL_SITES,
     ) -> None:
         self._points = points
+        self.listed = listed
+        self.added = tuple(site for site in listed if site not in _KNOWN)
         self._by_point = {entry.point: entry for entry in points}
         self.sites = frozenset(entry.point.site for entry in points)
         self._absent = dict(absent)
@@ -87,33 +110,116 @@ class HookPoints(Sequence[HookPoint]):
             return self._absent.get(point)
         reason = None
         for layer in reversed(range(self.n_layers)):
-            # Asked for every edit of a sweep: mostly the first look says that it is there.
+            # Asked for every edit of a sweep: mostly the first look-up finds that it is there.
             reason = self._absent.get(point[layer])
             if reason is None:
                 return None
         return reason
 
-    def table(self, batch: int | None = None, pos: int | None = None) -> Table:
+    def with_sites(
+        self,
+        *added: Site,
+        sizes: Mapping[str, int] | None = None,
+        layers: Iterable[int] | None = None,
+        after: Site | None = None,
+    ) -> HookPoints:
+        """Return these points and those of further sites, which behave like any other.
+
+        A sparse dictionary, say, adds the site of its features; the code that computes them calls
+        ``tap(site, features)``::
+
+            features = LayerSite(
+                "features", "blocks.{layer}.hook_features", ("batch", "pos", "feature"), "…"
+            )
+            points = model.hook_points.with_sites(features, sizes={"feature": 4096})
+            model = dataclasses.replace(model, hook_points=points)
+
+        Parameters
+        ----------
+        *added : Site
+            In forward order. The first axis is ``batch``; strings of layers' sites begin with
+            ``blocks.{layer}.``.
+        sizes : mapping or None
+            Of the axes that this model does not have already.
+        layers : iterable of int or None
+            Where the sites of layers are; None for every layer.
+        after : Site or None
+            The site that they follow; None for the end of each layer, or of the pass.
+
+        Raises
+        ------
+        ArgumentError
+            If a name is taken, an axis has no size, or a layer does not exist.
+        """
+        chosen = range(self.n_layers) if layers is None else sorted(set(layers))
+        if outside := [n for n in chosen if not 0 <= n < self.n_layers]:
+            raise ArgumentError(f"layers={outside}: expected layers 0 to {self.n_layers - 1}.")
+        if after is not None and after not in self.sites:
+            raise ArgumentError(f"after={after!r}: expected a site of this model.")
+        entries, listed, absent = list(self._points), list(self.listed), dict(self._absent)
+        for site in added:
+            self._refuse_site(site, listed)
+            there = [site] if isinstance(site, GlobalSite) else [site[n] for n in chosen]
+            for point in there:
+                known = self._sizes(point.layer) | dict(sizes or {})
+                if missing := [axis for axis in site.axes if axis not in known]:
+                    raise ArgumentError(
+                        f"{site!r}: axis {missing[0]!r} has no size in this model. Give one:"
+                        f" sizes={{{missing[0]!r}: …}}."
+                    )
+                entry = HookPoint(point, site.axes, tuple(known[axis] for axis in site.axes))
+                entries.insert(_place(entries, point, after), entry)
+            if isinstance(site, LayerSite):
+                others = (site[n] for n in range(self.n_layers) if n not in chosen)
+                absent |= dict.fromkeys(others, "it was added to other layers only")
+            listed.insert(len(listed) if after is None else listed.index(after) + 1, site)
+            after = site if after is not None else None
+        return HookPoints(tuple(entries), absent, self.n_layers, tuple(listed))
+
+    def _refuse_site(self, site: Site, listed: Sequence[Site]) -> None:
+        if any(site.name == other.name or site.string == other.string for other in listed):
+            raise ArgumentError(f"{site!r} ({site.string}): a site of that name exists already.")
+        layered = site.string.startswith("blocks.{layer}.")
+        if layered != isinstance(site, LayerSite) or site.axes[:1] != ("batch",):
+            raise ArgumentError(
+                f"{site!r}: expected a first axis 'batch', and a string that begins with"
+                f" 'blocks.{{layer}}.' if the site is in every layer; got {site.axes} and"
+                f" {site.string!r}."
+            )
+
+    def _sizes(self, layer: int | None) -> dict[str, int | str]:
+        """Return the sizes of the axes that the points of one layer have, and those outside."""
+        return {
+            axis: size
+            for entry in self._points
+            if entry.point.layer in (None, layer)
+            for axis, size in zip(entry.axes, entry.shape, strict=True)
+        }
+
+    def table(
+        self, batch: int | None = None, pos: int | None = None, n_keys: int | None = None
+    ) -> Table:
         """Return one row per site: name, string, axes, shape, what can be done, and meaning.
 
         Parameters
         ----------
-        batch, pos : int or None
-            Sizes of a prompt, to see concrete shapes.
+        batch, pos, n_keys : int or None
+            Sizes of a prompt, to see concrete shapes, and how many keys its queries can look at,
+            if these are not its own positions.
         """
         table = Table(["at.", "string", "axes", "shape", "edit", "meaning"])
-        known = {"batch": batch, "pos": pos}
+        known = {"batch": batch, "pos": pos, "key_pos": pos if n_keys is None else n_keys}
         first = {entry.point.site: entry for entry in reversed(self._points)}
         missing: dict[str, list[Site]] = {}
-        for site in ALL_SITES:
+        for site in self.listed:
             if (reason := self.absence(site)) is not None:
                 missing.setdefault(reason, []).append(site)
-        for site in ALL_SITES:
+        for site in self.listed:
             reason = self.absence(site) or ""
             if site in first:
                 entry = first[site]
                 sizes = [str(known.get(str(size)) or size) for size in entry.shape]
-                meaning = meanings().get(site.name, "") + self._only_in(site)
+                meaning = site.doc + self._only_in(site)
                 table.add(
                     _shown(site), self._string(site), " ".join(entry.axes), " × ".join(sizes),
                     "yes" if entry.editable else "no", meaning,
@@ -121,7 +227,7 @@ class HookPoints(Sequence[HookPoint]):
             elif reason and len(missing[reason]) == 1:
                 table.add(_shown(site), self._string(site), "", "", "", f"absent: {reason}")
             elif reason and missing[reason][0] is site:
-                # One row for all that are absent for the same reason.
+                # One row for all sites that are absent for the same reason.
                 names = ", ".join(each.name for each in missing[reason])
                 count = f"({len(missing[reason])} absent)"
                 table.add(count, "", "", "", "", f"absent: {names}: {reason}")
@@ -148,57 +254,12 @@ class HookPoints(Sequence[HookPoint]):
         return self.table().html()
 
 
+def _place(entries: Sequence[HookPoint], point: Point, after: Site | None) -> int:
+    """Return where a new point goes: after a site in its layer, or at the layer's end."""
+    own = [n for n, entry in enumerate(entries) if entry.point.layer == point.layer]
+    wanted = [n for n in own if entries[n].point.site == after]
+    return 1 + (wanted or own or [len(entries) - 1])[-1]
+
+
 def _shown(site: Site) -> str:
     return f"{site.name}[l]" if isinstance(site, LayerSite) else site.name
-
-
-def decoder_hook_points(cfg: DecoderConfig) -> HookPoints:
-    """Return the hook points of a decoder."""
-    reasons: dict[Point, str] = absent_global(cfg) | {
-        site[number]: reason
-        for number, layer in enumerate(cfg.layers)
-        for site, reason in absent_in_layer(layer).items()
-    }
-    first = ALL_SITES.index(at.resid_pre)
-    in_layer = [site for site in ALL_SITES if isinstance(site, LayerSite)]
-    order: list[Point] = [site for site in ALL_SITES[:first] if isinstance(site, GlobalSite)]
-    order += [site[number] for number in range(cfg.n_layers) for site in in_layer]
-    order += [site for site in ALL_SITES[first:] if isinstance(site, GlobalSite)]
-    entries = tuple(_entry(point, cfg) for point in order if point not in reasons)
-    return HookPoints(entries, reasons, cfg.n_layers)
-
-
-def _entry(point: Point, cfg: DecoderConfig) -> HookPoint:
-    axes = point.site.axes
-    attn = cfg.layers[point.layer or 0].mixer
-    qk_norm = attn.qk_norm if isinstance(attn, Attention) else None
-    if qk_norm is not None and not qk_norm.per_head and axes[-2:] in _HEAD_SCALES:
-        # One denominator for all heads.
-        axes = ("batch", "pos", "1", "1")
-    shape = tuple(_size(axis, point, cfg) for axis in axes)
-    editable, lazy = point.site not in DERIVED, point.site in LAZY
-    return HookPoint(point=point, axes=axes, shape=shape, editable=editable, lazy=lazy)
-
-
-_HEAD_SCALES = (("head", "1"), ("kv_head", "1"))
-
-
-def _size(axis: str, point: Point, cfg: DecoderConfig) -> int | str:
-    layer = cfg.layers[point.layer or 0]
-    sizes: dict[str, int | str] = {
-        "1": 1,
-        "batch": "batch",
-        "pos": "pos",
-        "query_pos": "pos",
-        "key_pos": "pos",
-        "d_model": cfg.d_model,
-        "d_vocab": cfg.d_vocab,
-        "head": layer.mixer.n_heads,
-        "kv_head": layer.mixer.n_key_value_heads if isinstance(layer.mixer, Attention) else 0,
-        "d_head": layer.mixer.d_head,
-        "d_key": layer.mixer.d_head,
-        "d_value": layer.mixer.d_head,
-        "d_mlp": layer.mlp.d_mlp,
-        "expert": layer.mlp.n_experts if isinstance(layer.mlp, Experts) else 0,
-    }
-    return sizes[axis]

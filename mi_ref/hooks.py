@@ -1,4 +1,4 @@
-"""What a caller says of hooks: what to capture, how to edit, and what an edit is told."""
+"""What callers pass to hooks: captures and edits; and what an edit is told."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ class Hook:
     padding: Padding | None = field(default=None, repr=False)
     """Which columns of each row are tokens; None if all are."""
     backend: Backend | None = field(default=None, repr=False, compare=False)
-    """Of the array: ``hook.backend.xp`` is its namespace."""
+    """The array's: ``hook.backend.xp`` is its namespace."""
+    first_pos: int = 0
+    """Where the prompt's first position stands in the whole text."""
 
 
 EditFunction: TypeAlias = Callable[[Array, Hook], Array | None]
 Edit: TypeAlias = EditFunction | Array
-"""A function of array and hook, or an array that takes the activation's place."""
+"""A function of array and hook, or an array that replaces the activation."""
 # Any for the keys of a mapping, which are selectors: type checkers allow no subtypes of a key.
 Edits: TypeAlias = Mapping[Any, Edit] | Sequence[tuple[Selector, Edit]]
 Positions: TypeAlias = int | slice | Sequence[int]

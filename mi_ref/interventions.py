@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from operator import index
-from typing import Any, ClassVar, SupportsIndex, TypeAlias
+from dataclasses import InitVar, dataclass, field, fields, replace
+from typing import Any, ClassVar, Self
 
 from mi_ref._typing import Array
 from mi_ref.backend import Backend
@@ -18,51 +17,62 @@ from mi_ref.errors import HookError, ShapeError
 from mi_ref.hook_points import HookPoint
 from mi_ref.hooks import Hook
 from mi_ref.padding import Padding
-
-Places: TypeAlias = int | slice | Sequence[int] | Sequence[bool] | None
-"""Along one axis: an index, a slice, several, a mask of true and false, or None for all."""
-
-_AXES = {
-    "positions": ("pos", "query_pos"),
-    "heads": ("head", "kv_head"),
-    "neurons": ("d_mlp",),
-    "rows": ("batch",),
-}
-"""Which axis of a site each restriction is along."""
+from mi_ref.places import Places as Places, indices as indices, plain_places as plain_places
+from mi_ref.where import EVERYWHERE, WORDS, Where, word_of
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Intervention(ABC):
     """An edit that says where it acts; everywhere else it leaves an activation as it is.
 
+    A class of one's own is a frozen dataclass with a `name`, whose other fields have defaults, and
+    a method `change`. It says of itself whether it is `pure` and `row_by_row`; both are taken for
+    false unless it does.
+
+    Parameters
+    ----------
+    positions, heads, neurons, rows, keys : Places
+        Short for the axes ``pos``, ``head``, ``d_mlp``, ``batch`` and ``key_pos``; ``pos`` also
+        means the queries of scores and patterns, ``head`` also the heads of keys and values.
+
     Attributes
     ----------
-    positions : Places
-        Of the prompt's columns (of the queries, for scores and patterns).
-    heads : Places
-        At sites that have heads.
-    neurons : Places
-        At sites that have neurons.
-    rows : Places
-        Of the batch.
+    where : Where
+        From axes to places; an axis that is not named is meant as a whole. Keywords take
+        precedence over it.
     """
 
     name: ClassVar[str]
-    """What the function of :mod:`mi_ref.do` is called that makes it."""
+    """The function of :mod:`mi_ref.do` that makes it."""
+    pure: ClassVar[bool] = False
+    """Whether it leaves the array that it is given as it is; if not, it gets a copy."""
+    in_files: ClassVar[bool] = False
+    """Whether its fields are data that a file can hold."""
 
-    positions: Places = None
-    heads: Places = field(default=None, kw_only=True)
-    neurons: Places = field(default=None, kw_only=True)
-    rows: Places = field(default=None, kw_only=True)
+    positions: InitVar[Places] = None
+    heads: InitVar[Places] = field(default=None, kw_only=True)
+    neurons: InitVar[Places] = field(default=None, kw_only=True)
+    rows: InitVar[Places] = field(default=None, kw_only=True)
+    keys: InitVar[Places] = field(default=None, kw_only=True)
+    where: Where = field(default=EVERYWHERE, kw_only=True)
 
-    def __post_init__(self) -> None:
-        # Whatever came in, plain tuples stay: they print, compare, hash and go to JSON.
-        for what in _AXES:
-            object.__setattr__(self, what, plain_places(getattr(self, what), what))
+    def __post_init__(
+        self, positions: Places, heads: Places, neurons: Places, rows: Places, keys: Places
+    ) -> None:
+        given = zip(WORDS.values(), (positions, heads, neurons, rows, keys), strict=True)
+        words = {axis: places for axis, places in given if places is not None}
+        object.__setattr__(self, "where", Where(self.where).but(**words))
 
     @abstractmethod
     def change(self, x: Array, hook: Hook) -> Array:
         """Return what takes the place of `x` where this acts."""
+
+    def row_by_row(self, axes: Sequence[str]) -> bool:
+        """Whether a row's result depends on that row alone, at a site with these axes.
+
+        Then several runs can share a batch, each with its own edit restricted to its own row.
+        """
+        return False
 
     def __call__(self, x: Array, hook: Hook) -> Array:
         """Return `x`, changed where this acts."""
@@ -72,17 +82,23 @@ class Intervention(ABC):
         mask = self.mask(x, hook)
         return changed if mask is None else backend_of(hook).xp.where(mask, changed, x)
 
+    def within(self, **axes: Places) -> Self:
+        """Return the same intervention with other places along some axes."""
+        words = dict.fromkeys(WORDS)
+        return replace(self, where=self.where.but(**axes), **words)
+
     def acts_at(self, hook: Hook) -> bool:
         """Whether this acts at the one position that is passed, where they pass one by one."""
-        if hook.pos is None or self.positions is None or hook.n_pos is None:
+        if hook.pos is None or hook.n_pos is None:
             return True
-        return hook.pos in indices(self.positions, hook.n_pos)
+        chosen = self.where.along("pos", hook.point.site.axes)
+        return chosen is None or hook.pos in indices(chosen, hook.n_pos)
 
     def mask(self, x: Array, hook: Hook) -> Array | None:
         """Return where this acts, broadcasting to `x`; None for everywhere."""
-        xp, mask = backend_of(hook).xp, None
-        for axis, chosen, what in self.restrictions(hook.point.site.axes):
-            if axis is None or (what == "positions" and hook.pos is not None):
+        xp, mask, axes = backend_of(hook).xp, None, hook.point.site.axes
+        for axis, chosen in self.where.numbered(axes).items():
+            if axes[axis] == "pos" and hook.pos is not None:
                 continue
             size = x.shape[axis]
             wanted = frozenset(indices(chosen, size))
@@ -91,44 +107,62 @@ class Intervention(ABC):
             mask = flags if mask is None else xp.logical_and(mask, flags)
         return mask
 
-    def restrictions(self, axes: Sequence[str]) -> Iterator[tuple[int | None, Places, str]]:
-        """Yield the axis, the places and the word of every restriction that was made."""
-        for what, names in _AXES.items():
-            chosen: Places = getattr(self, what)
-            if chosen is not None:
-                yield next((n for n, axis in enumerate(axes) if axis in names), None), chosen, what
-
-    def check(self, entry: HookPoint, batch: int, n_pos: int) -> None:
-        """Refuse places that the point does not have.
+    def check(self, entry: HookPoint, shape: tuple[int, ...]) -> None:
+        """Refuse places that the point, whose activation has this shape, does not have.
 
         Raises
         ------
         HookError
             Saying which.
         """
-        for axis, chosen, what in self.restrictions(entry.axes):
-            if axis is None:
-                raise HookError(
-                    f"{self!r} at {entry.point!r}, whose axes are {' '.join(entry.axes)}: it has no"
-                    f" {what} to choose from."
-                )
-            size = entry.sizes(batch, n_pos)[axis]
+        try:
+            places = self.where.numbered(entry.axes)
+        except HookError as error:
+            raise HookError(
+                f"{self!r} at {entry.point!r}, whose axes are {' '.join(entry.axes)}: {error}."
+            ) from None
+        for (axis, chosen), name in zip(places.items(), self.where, strict=True):
             try:
-                found = indices(chosen, size)
+                found = indices(chosen, shape[axis])
             except IndexError as error:
-                raise HookError(f"{self!r} at {entry.point!r}: {what} {error}.") from None
+                raise HookError(f"{self!r} at {entry.point!r}: {word_of(name)} {error}.") from None
             if not found:
-                raise HookError(f"{self!r} at {entry.point!r} names none of its {size} {what}.")
+                raise HookError(
+                    f"{self!r} at {entry.point!r} selects none of its {shape[axis]}"
+                    f" {word_of(name)}."
+                )
+
+    def described(self) -> Iterator[tuple[str, Any]]:
+        """Yield everything that this is made of, as keyword and value.
+
+        What prints it, writes it to a file and tells it from others reads this.
+        """
+        named = {word_of(axis): places for axis, places in self.where.items()}
+        others = {word: places for word, places in named.items() if word not in WORDS}
+        yield from ((word, places) for word, places in named.items() if word in WORDS)
+        if others:
+            yield "where", Where(others)
+        yield from ((f.name, getattr(self, f.name)) for f in fields(self) if f.name != "where")
 
     def __repr__(self) -> str:
-        said = []
-        for each in fields(self):
-            value = getattr(self, each.name)
-            if each.name in _AXES and value is None:
-                continue
-            shown = repr(value) if _is_plain(value) else f"<{type(value).__name__}>"
-            said.append(f"{each.name}={shown}")
+        said = (f"{self.spelled(word)}={_shown(value)}" for word, value in self.described())
         return f"{self.name}({', '.join(said)})"
+
+    def spelled(self, word: str) -> str:
+        """Return the keyword of :mod:`mi_ref.do` for one of `described`."""
+        return word
+
+
+def _keyword(axis: str) -> property:
+    def places(self: Intervention) -> Places:
+        return self.where.get(axis)
+
+    return property(places, doc=f"Places along the axis ``{axis}``; None for all.")
+
+
+# They read back from `where` what the constructor's keywords of the same names put into it.
+for _word, _axis in WORDS.items():
+    setattr(Intervention, _word, _keyword(_axis))
 
 
 def refuse_pads(edit: Intervention, entry: HookPoint, padding: Padding) -> None:
@@ -141,14 +175,14 @@ def refuse_pads(edit: Intervention, entry: HookPoint, padding: Padding) -> None:
     HookError
         Saying in which rows, and where their tokens are.
     """
-    named = edit.positions
+    named = edit.where.along("pos", entry.axes)
     if not isinstance(named, tuple) or any(isinstance(n, bool) for n in named):
         return
     columns = indices(named, padding.n_pos)
     spans = list(zip(padding.starts, padding.stops, strict=True))
     missed = [
         row
-        for row in indices(edit.rows, len(spans))
+        for row in indices(edit.where.along("batch", entry.axes), len(spans))
         if not any(spans[row][0] <= column < spans[row][1] for column in columns)
     ]
     if missed:
@@ -157,37 +191,18 @@ def refuse_pads(edit: Intervention, entry: HookPoint, padding: Padding) -> None:
         raise HookError(
             f"{edit!r} at {entry.point!r}: positions are columns of the padded batch, and columns"
             f" {columns} hold nothing but pads there: {where}. Pad on the other side"
-            " (padding_side=), or make an edit of its own for each row (rows=)."
+            " (padding_side=), or give each row its own edit (rows=)."
         )
 
 
 def backend_of(hook: Hook) -> Backend:
     """Return the backend of the array that an edit was given."""
     if hook.backend is None:
-        raise HookError(f"{hook.name}: interventions are called by a run, which tells them more.")
+        raise HookError(
+            f"{hook.name}: this hook has no backend. Interventions are called by model.run, which"
+            " gives them one."
+        )
     return hook.backend
-
-
-def indices(chosen: Places, size: int) -> list[int]:
-    """Return places counted from the front.
-
-    Raises
-    ------
-    IndexError
-        If one lies outside, or a mask has another length.
-    """
-    if chosen is None:
-        return list(range(size))
-    if isinstance(chosen, slice):
-        return list(range(*chosen.indices(size)))
-    listed = [chosen] if isinstance(chosen, int) else list(chosen)
-    if listed and all(isinstance(n, bool) for n in listed):
-        if len(listed) != size:
-            raise IndexError(f"are a mask of {len(listed)} for {size}")
-        return [n for n, flag in enumerate(listed) if flag]
-    if outside := [n for n in listed if not -size <= n < size]:
-        raise IndexError(f"{outside} of {size}; name some from {-size} to {size - 1}")
-    return [n % size for n in listed]
 
 
 def as_array(value: Any, x: Array, backend: Backend) -> Array:
@@ -236,30 +251,6 @@ def broadcasts(shape: Sequence[int], sizes: Sequence[int]) -> bool:
     return len(shape) <= len(sizes) and all(a in (1, b) for a, b in zip(shape, ends, strict=True))
 
 
-def plain_places(chosen: Any, what: str) -> Places:
-    """Return places as a slice, a tuple of Python's own numbers or truth values, or None.
-
-    Raises
-    ------
-    HookError
-        If they are something else.
-    """
-    if chosen is None or isinstance(chosen, slice):
-        return chosen
-    listed = chosen.tolist() if hasattr(chosen, "tolist") else chosen
-    if isinstance(listed, SupportsIndex) and not isinstance(listed, bool):
-        return (index(listed),)
-    try:
-        own = [n.tolist() if hasattr(n, "tolist") else n for n in listed]
-        found = tuple(n if isinstance(n, bool) else index(n) for n in own)
-    except TypeError:
-        raise HookError(
-            f"{what}={chosen!r}: it is an index, a slice, several, or a mask."
-        ) from None
-    if len({isinstance(n, bool) for n in found}) > 1:
-        raise HookError(f"{what}={chosen!r} mixes indices with true and false.")
-    return found
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, int | float | str | tuple | slice)
+def _shown(value: Any) -> str:
+    plain = value is None or isinstance(value, int | float | str | tuple | slice | Where)
+    return repr(value) if plain else f"<{type(value).__name__}>"

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
-from operator import index
-from typing import SupportsIndex
-
-from mi_ref.errors import HookError
+from mi_ref.errors import ArgumentError, HookError
 from mi_ref.hook_points import HookPoint
 from mi_ref.hooks import Positions
-
-
-def pos_axis(axes: Sequence[str]) -> int | None:
-    """Return which axis is positions, the queries' for scores and patterns; None without one."""
-    return next((n for n, axis in enumerate(axes) if axis in ("pos", "query_pos")), None)
+from mi_ref.places import indices, plain_places, pos_axis as pos_axis
 
 
 def kept_positions(pos: Positions, entry: HookPoint, n_pos: int) -> list[int]:
@@ -21,20 +13,19 @@ def kept_positions(pos: Positions, entry: HookPoint, n_pos: int) -> list[int]:
 
     Raises
     ------
+    ArgumentError
+        If it is neither an index, nor a slice, nor a sequence of indices.
     HookError
-        If it names none of the `n_pos` positions, one outside them, or is no position at all.
+        If it selects none of the `n_pos` positions, or one outside them.
     """
-    if isinstance(pos, slice):
-        wanted = list(range(*pos.indices(n_pos)))
-    else:
-        given = list(pos) if isinstance(pos, Sized) else [pos]
-        # A mask of true and false would pass as positions 1 and 0.
-        if any(isinstance(i, bool) or not isinstance(i, SupportsIndex) for i in given):
-            raise HookError(f"pos={pos!r} of {entry.point!r} is no position, slice or sequence.")
-        wanted = [index(i) for i in given]
+    chosen = plain_places(pos, "pos")
+    # A mask of true and false would be taken for positions 1 and 0 elsewhere: refused here.
+    if isinstance(chosen, tuple) and any(isinstance(n, bool) for n in chosen):
+        raise ArgumentError(f"pos={pos!r}: expected an index, a slice or a sequence, got a mask.")
+    try:
+        wanted = indices(chosen, n_pos)
+    except IndexError as error:
+        raise HookError(f"pos={pos!r} of {entry.point!r}: positions {error}.") from None
     if not wanted:
         raise HookError(f"pos={pos!r} of {entry.point!r} keeps none of the {n_pos} positions.")
-    outside = [i for i in wanted if not -n_pos <= i < n_pos]
-    if outside:
-        raise HookError(f"pos={outside} of {entry.point!r} lies outside the {n_pos} positions.")
-    return [i % n_pos for i in wanted]
+    return wanted

@@ -11,9 +11,9 @@ from typing import Any, Literal
 from mi_ref.backend import Backend, get_backend
 from mi_ref.compat import with_compat
 from mi_ref.compute import Compute
+from mi_ref.decoder_points import decoder_hook_points
 from mi_ref.errors import ArgumentError, BackendError, WeightError
 from mi_ref.hf_config import HfConfig
-from mi_ref.hook_points import decoder_hook_points
 from mi_ref.model import Model
 from mi_ref.recognise import find_family, open_tokenizer, read_config_file
 from mi_ref.source import Source

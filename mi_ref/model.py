@@ -27,7 +27,7 @@ from mi_ref.inputs import (
 from mi_ref.origin import Origin
 from mi_ref.padding import PaddingSide
 from mi_ref.params import DecoderParams, RecurrentLayerParams, TimeMix6Params
-from mi_ref.plan import NO_TAP, HookPlan
+from mi_ref.plan import NO_TAP, HookPlan, Pass
 from mi_ref.run import Run
 from mi_ref.selection import Selector
 from mi_ref.sites import Site, at
@@ -169,14 +169,17 @@ class Model(TextMethods, WeightViews, Identity):
             self.hook_points,
             tuple(capture),
             edits,
-            layers=layers,
-            sites=frozenset(sites),
-            batch=start.batch,
-            n_pos=start.n_pos,
-            out_pos=1 if logits == "last" else start.n_pos,
-            compute=self.compute,
-            backend=self.backend,
-            padding=start.padding,
+            Pass(
+                layers=layers,
+                sites=frozenset(sites),
+                batch=start.batch,
+                n_pos=start.n_pos,
+                n_keys=start.n_pos,
+                out_pos=1 if logits == "last" else start.n_pos,
+                padding=start.padding,
+                like=self.compute.array(self.backend),
+                backend=self.backend,
+            ),
             check_edits=check_edits,
         )
         tap, padding, resid = plan.tap(None), start.padding, start.resid

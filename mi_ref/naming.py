@@ -1,12 +1,13 @@
-"""Reading hook names: strings to points, with aliases, and errors that name what was meant.
+"""Hook names: strings to points, with aliases, and errors that suggest what was meant.
 
-Strings never create points: a name that is not known is an error, not a hook that never fires.
-Other dialects' names are understood where they mean the same tensor and refused where they do not.
+Strings never create points: an unknown name is an error, not a hook that never fires. Names of
+other libraries are understood where they mean the same tensor and refused where they do not.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 
 from mi_ref.errors import HookError
 from mi_ref.sites import ALL_SITES, GlobalSite, LayerSite, Point, Site
@@ -55,7 +56,7 @@ _REFUSED = {
 }
 
 
-def parse_point(text: str) -> Point:
+def parse_point(text: str, added: Sequence[Site] = ()) -> Point:
     """Return the point that `text` names.
 
     Parameters
@@ -63,6 +64,8 @@ def parse_point(text: str) -> Point:
     text : str
         ``"blocks.5.hook_resid_post"``, ``"hook_embed"``, an alias, or the bare name of a site
         that belongs to no layer (``"embed"``).
+    added : sequence of Site
+        Further sites that are known, as `HookPoints.with_sites` adds them.
 
     Raises
     ------
@@ -73,27 +76,33 @@ def parse_point(text: str) -> Point:
     template, layer = _split(text)
     if template in _REFUSED:
         raise HookError(f"{text!r} is refused: {_REFUSED[template].format(layer=layer)}.")
-    site = _BY_STRING.get(_ALIASES.get(template, template))
+    by_string = _BY_STRING | {site.string: site for site in added} if added else _BY_STRING
+    by_name = _BY_NAME | {site.name: site for site in added} if added else _BY_NAME
+    site = by_string.get(_ALIASES.get(template, template))
     if site is None and layer is None:
-        site = _BY_NAME.get(text)
+        site = by_name.get(text)
     if isinstance(site, LayerSite) and layer is not None:
         return site[layer]
     if isinstance(site, GlobalSite) and layer is None:
         return site
-    raise HookError(f"no hook point is named {text!r}.{_hint(text, layer)}")
+    raise HookError(f"no hook point is named {text!r}.{_hint(text, layer, by_name)}")
 
 
-def named_site(name: str) -> Site:
-    """Return the site with that short name (``"resid_post"``) or template.
+def named_site(name: str, added: Sequence[Site] = ()) -> Site:
+    """Return the site with that short name (``"resid_post"``) or template; `added` ones too.
 
     Raises
     ------
     HookError
         If there is none, with the nearest names.
     """
+    for own in added:
+        if name in (own.name, own.string):
+            return own
     site = _BY_NAME.get(name) or _BY_STRING.get(name)
     if site is None:
-        raise HookError(f"no hook site is named {name!r}.{_did_you_mean(name, list(_BY_NAME))}")
+        known = [*_BY_NAME, *(own.name for own in added)]
+        raise HookError(f"no hook site is named {name!r}.{_did_you_mean(name, known)}")
     return site
 
 
@@ -105,12 +114,12 @@ def _split(text: str) -> tuple[str, int | None]:
     return f"blocks.{{layer}}.{found[2]}", int(found[1])
 
 
-def _hint(text: str, layer: int | None) -> str:
-    if layer is None and text in _BY_NAME:
+def _hint(text: str, layer: int | None, by_name: Mapping[str, Site]) -> str:
+    if layer is None and text in by_name:
         return (
-            f" {text!r} is a site of every layer: write {_BY_NAME[text].string.format(layer=0)!r}."
+            f" {text!r} is a site of every layer: write {by_name[text].string.format(layer=0)!r}."
         )
-    known = [site.string.format(layer=layer or 0) for site in ALL_SITES]
+    known = [site.string.format(layer=layer or 0) for site in by_name.values()]
     return _did_you_mean(text, known)
 
 

@@ -1,4 +1,4 @@
-"""What one call wants read and changed, checked before any compute, and the tap that does it.
+"""What one call captures and edits, checked before any compute, and done as the pass goes.
 
 Order at one point: captures asked for before the edits, then the edits in the order given, each
 seeing the last one's result, then the other captures. Nothing outlives the call.
@@ -11,23 +11,75 @@ from dataclasses import dataclass, field
 
 from mi_ref._typing import Array
 from mi_ref.backend import Backend
-from mi_ref.compute import Compute
 from mi_ref.edit_guard import Watched, refuse_idle
-from mi_ref.errors import HookError
-from mi_ref.fits import check_fits
+from mi_ref.errors import ArgumentError, HookError
+from mi_ref.fits import shape_check
 from mi_ref.hook_points import HookPoint, HookPoints
 from mi_ref.hooks import Capture, CaptureLike, Edit, Edits, Hook, Positions
 from mi_ref.interventions import Intervention, refuse_pads
-from mi_ref.kept_positions import kept_positions, pos_axis
+from mi_ref.kept_positions import kept_positions
 from mi_ref.padding import Padding
+from mi_ref.places import pos_axis
 from mi_ref.selection import Selector, select
 from mi_ref.sites import Point, Site, at
 from mi_ref.steps import Steps
+from mi_ref.tap import NO_TAP as NO_TAP, Tap as Tap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Pass:
+    """One forward pass: what it runs, on how much.
+
+    Attributes
+    ----------
+    layers : range
+        The layers that it runs.
+    sites : frozenset of Site
+        The global sites that it reaches.
+    batch, n_pos : int
+        Size of the prompt.
+    n_keys : int
+        How many positions its queries can look at, the prompt's own being the last of them.
+    first_pos : int
+        The position of the prompt's first token in the whole text.
+    out_pos : int
+        How many positions are unembedded.
+    padding : Padding or None
+        Where each row's tokens stand, if there are pads.
+    like : Array
+        Any array of the model: activations share its type, dtype and device.
+    backend : Backend
+        The model's.
+    """
+
+    layers: range
+    sites: frozenset[Site]
+    batch: int
+    n_pos: int
+    n_keys: int
+    first_pos: int = 0
+    out_pos: int
+    padding: Padding | None
+    like: Array
+    backend: Backend
+
+    def reaches(self, point: Point) -> bool:
+        """Whether it passes this point."""
+        return point.site in self.sites if point.layer is None else point.layer in self.layers
+
+    def whole(self, point: Point) -> bool:
+        """Whether every position of the prompt reaches this point."""
+        return point is not at.logits or self.out_pos == self.n_pos
+
+    def shape(self, entry: HookPoint) -> tuple[int, ...]:
+        """Return the shape that the activation at a point has."""
+        n_pos = self.n_pos if self.whole(entry.point) else self.out_pos
+        return entry.sizes(self.batch, n_pos, self.n_keys)
 
 
 @dataclass(slots=True)
 class _Actions:
-    """All that happens at one point."""
+    """Everything that happens at one point."""
 
     entry: HookPoint
     edits: list[Edit] = field(default_factory=list)
@@ -35,7 +87,7 @@ class _Actions:
 
 
 class HookPlan:
-    """The hooks of one call, settled against a model's points.
+    """The hooks of one call, resolved against a model's points.
 
     Parameters
     ----------
@@ -43,27 +95,19 @@ class HookPlan:
         The model's.
     captures, edits
         As given by the caller.
-    layers : range
-        The layers that this call runs.
-    sites : frozenset of Site
-        The global sites that this call passes.
-    batch, n_pos, out_pos : int
-        Size of the prompt, and how many positions are unembedded.
-    compute : Compute
-        Dtype and device of activations.
-    backend : Backend
-        Of the model.
-    padding : Padding or None
-        Where each row's tokens stand, if there are pads.
+    over : Pass
+        What the call runs.
     check_edits : bool
         Whether `check_fired` refuses edits that changed nothing.
 
     Raises
     ------
     HookError
-        If a selector names nothing in this model, or nothing that this call passes.
+        If a selector selects nothing in this model, or nothing that this call reaches.
     ShapeError
         If an array that is to replace an activation does not fit it.
+    ArgumentError
+        If something is neither a selector nor an edit.
     """
 
     def __init__(
@@ -71,35 +115,21 @@ class HookPlan:
         points: HookPoints,
         captures: Sequence[CaptureLike],
         edits: Edits,
+        over: Pass,
         *,
-        layers: range,
-        sites: frozenset[Site],
-        batch: int,
-        n_pos: int,
-        out_pos: int,
-        compute: Compute,
-        backend: Backend,
-        padding: Padding | None,
         check_edits: bool,
     ) -> None:
-        self._backend = backend
-        self._padding = padding
+        self._pass = over
         self._watched: list[Watched] | None = [] if check_edits else None
-        self._like = compute.array(backend)
-        self._size = (batch, n_pos, out_pos)
         self._actions: dict[Point, _Actions] = {}
         self.captured: dict[Point, Array] = {}
         self._fired: set[Point] = set()
-
-        def passed(point: Point) -> bool:
-            return point.layer in layers if point.layer is not None else point.site in sites
-
         for item in captures:
             wanted = item if isinstance(item, Capture) else Capture(item, False, None)
-            for point in select(wanted.selector, points, passed):
+            for point in select(wanted.selector, points, over.reaches):
                 self._add_capture(points, point, wanted)
         for selector, edit in _pairs(edits):
-            for point in select(selector, points, passed):
+            for point in select(selector, points, over.reaches):
                 self._add_edit(points, point, edit)
         self._by_layer: dict[int | None, dict[Site, Point]] = {}
         for point in self._actions:
@@ -108,7 +138,7 @@ class HookPlan:
     def tap(self, layer: int | None) -> Tap:
         """Return the tap of a layer, or of the global sites; `NO_TAP` if nothing is asked there."""
         # Made on demand: a tap kept here would make a cycle, and what this call captured would
-        # stay in memory until the garbage collector came by.
+        # stay in memory until the garbage collector ran.
         points = self._by_layer.get(layer)
         return NO_TAP if points is None else Tap(self, points)
 
@@ -117,8 +147,9 @@ class HookPlan:
         missed = [repr(point) for point in self._actions if point not in self._fired]
         if missed:
             raise HookError(
-                f"the forward pass never came by {', '.join(missed)}, so the result would lack"
-                " what was asked for. This is a defect of mi_ref: report it with your call."
+                f"the forward pass never reached {', '.join(missed)}, so the result would lack"
+                " what was asked for. A site added with with_sites needs code that taps it; else"
+                " this is a defect of mi_ref: report it with your call."
             )
         refuse_idle(self._watched or ())
 
@@ -130,7 +161,7 @@ class HookPlan:
         """Return what is asked at a `point` that is passed position by position."""
         actions = self._actions[point]
         self._fired.add(point)
-        wanted, n_pos = actions.capture, self._size[1]
+        wanted, n_pos = actions.capture, self._pass.n_pos
         chosen: list[int] = []
         if wanted is not None:
             everywhere = range(n_pos) if wanted.pos is None else wanted.pos
@@ -147,7 +178,7 @@ class HookPlan:
 
         early = wanted is not None and wanted.before_edits
         editing = edit_all if actions.edits else None
-        return Steps(chosen, early, editing, keep, self._backend.xp)
+        return Steps(chosen, early, editing, keep, self._pass.backend.xp)
 
     def fire(self, point: Point, x: Array) -> Array:
         """Do everything asked for at `point` and return what flows on."""
@@ -173,24 +204,25 @@ class HookPlan:
                 f" pos={options[1]}). A call keeps one array per point: use two calls."
             )
         if wanted.pos is not None:
-            kept_positions(wanted.pos, actions.entry, self._size[1])
+            if pos_axis(actions.entry.axes) is None:
+                raise HookError(f"pos={wanted.pos!r}: {point!r} has no positions. Leave pos= out.")
+            kept_positions(wanted.pos, actions.entry, self._pass.n_pos)
         actions.capture = wanted
 
     def _add_edit(self, points: HookPoints, point: Point, edit: Edit) -> None:
         actions = self._actions.setdefault(point, _Actions(points.at(point)))
         if not actions.entry.editable:
             raise HookError(f"{point!r} can be captured but not edited: it is derived from others.")
-        batch, n_pos, out_pos = self._size
-        here = out_pos if point is at.logits else n_pos
+        shape, padding = self._pass.shape(actions.entry), self._pass.padding
         if isinstance(edit, Intervention):
-            edit.check(actions.entry, batch, here)
-            if self._padding is not None and here == n_pos:
-                refuse_pads(edit, actions.entry, self._padding)
+            edit.check(actions.entry, shape)
+            # Logits of the last tokens alone have no columns of pads.
+            if padding is not None and self._pass.whole(point):
+                refuse_pads(edit, actions.entry, padding)
         if not callable(edit):
-            shape = actions.entry.sizes(batch, here)
-            check_fits(edit, shape, self._like, actions.entry, "the replacement")
+            shape_check(edit, shape, self._pass.like, actions.entry, "the replacement")
         if self._watched is not None:
-            edit = Watched(edit, point, self._backend)
+            edit = Watched(edit, point, self._pass.backend)
             self._watched.append(edit)
         actions.edits.append(edit)
 
@@ -201,93 +233,47 @@ class HookPlan:
             return self._taken(edit, x)
         # A function may change its argument in place and return nothing, as in TransformerLens:
         # it gets a copy, because x may be a capture of another point too.
-        own = self._backend.xp.asarray(x, copy=True)
-        point = entry.point
-        where = Hook(
-            str(point), point.layer, point, pos, self._size[1], self._padding, self._backend
-        )
-        changed = edit(own, where)
+        pure = isinstance(edit, Intervention | Watched) and edit.pure
+        own = x if pure else self._pass.backend.xp.asarray(x, copy=True)
+        changed = edit(own, self._hook(entry.point, pos))
         if changed is None:
             return own
-        check_fits(changed, x.shape, x, entry, "what the edit returned")
+        shape_check(changed, x.shape, x, entry, "what the edit returned")
         return self._taken(changed, x)
+
+    def _hook(self, point: Point, pos: int | None) -> Hook:
+        return Hook(
+            name=str(point),
+            layer=point.layer,
+            point=point,
+            pos=pos,
+            n_pos=self._pass.n_pos,
+            first_pos=self._pass.first_pos,
+            padding=self._pass.padding,
+            backend=self._pass.backend,
+        )
 
     def _cut(self, x: Array, entry: HookPoint, pos: Positions | None) -> Array:
         if pos is None:
             return x
         axis = pos_axis(entry.axes)
-        assert axis is not None  # Every site has positions.
+        assert axis is not None  # Checked when the capture was added.
         chosen = kept_positions(pos, entry, x.shape[axis])
-        xp = self._backend.xp
+        xp = self._pass.backend.xp
         return xp.take(x, xp.asarray(chosen, device=x.device), axis=axis)
 
     def _taken(self, value: Array, x: Array) -> Array:
         """Return a copy of the caller's `value` that stands in for `x`."""
-        return self._backend.ops.lay_out(self._backend.xp.asarray(value, copy=True), x)
-
-
-class Tap:
-    """Where the forward pass hands over an activation: ``x = tap(at.resid_mid, x)``."""
-
-    __slots__ = ("_plan", "_points")
-
-    def __init__(self, plan: HookPlan, points: Mapping[Site, Point]) -> None:
-        self._plan = plan
-        self._points = points
-
-    def __call__(self, site: Site, x: Array) -> Array:
-        """Return what flows on from `site`."""
-        point = self._points.get(site)
-        return x if point is None else self._plan.fire(point, x)
-
-    def wants(self, *sites: Site) -> bool:
-        """Whether anything is asked at one of these sites."""
-        return any(site in self._points for site in sites)
-
-    def edits(self, site: Site) -> bool:
-        """Whether what passes at this site may be changed."""
-        point = self._points.get(site)
-        return point is not None and self._plan.edits(point)
-
-    def steps(self, site: Site) -> Steps | None:
-        """Return what is asked at a site that is passed position by position."""
-        point = self._points.get(site)
-        return None if point is None else self._plan.steps(point)
-
-
-class _NoTap(Tap):
-    """The tap of a layer at which nothing is asked: as good as absent."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        pass
-
-    def __call__(self, site: Site, x: Array) -> Array:
-        """Return `x`."""
-        return x
-
-    def wants(self, *sites: Site) -> bool:
-        """Return False."""
-        return False
-
-    def edits(self, site: Site) -> bool:
-        """Return False."""
-        return False
-
-    def steps(self, site: Site) -> None:
-        """Return None."""
-
-
-NO_TAP = _NoTap()
+        backend = self._pass.backend
+        return backend.ops.lay_out(backend.xp.asarray(value, copy=True), x)
 
 
 def _pairs(edits: Edits) -> list[tuple[Selector, Edit]]:
     pairs = list(edits.items() if isinstance(edits, Mapping) else edits)
     wrong = [pair for pair in pairs if not isinstance(pair, tuple | list) or len(pair) != 2]
     if wrong:
-        raise HookError(
-            f"edits holds {wrong[0]!r}, which is no pair of a selector and an edit: write"
+        raise ArgumentError(
+            f"edits holds {wrong[0]!r}, which is not a (selector, edit) pair: write"
             " edits=[(at.z[0], function)] or edits={at.z[0]: function}."
         )
     return pairs

@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import index
 from typing import SupportsIndex, TypeAlias, overload
 
+from mi_ref.errors import ArgumentError
+
 
 @dataclass(frozen=True, slots=True, eq=False)
-class GlobalSite:
-    """A site that occurs once in a forward pass; it is its own point."""
+class _Described:
+    """What every site says of itself.
+
+    Attributes
+    ----------
+    name : str
+        What it is called below ``at``.
+    string : str
+        Its spelling in TransformerLens; with ``{layer}`` where a layer's number goes.
+    axes : tuple of str
+        Of the activation.
+    doc : str
+        What the activation is.
+    editable : bool
+        Whether something reads the activation, so that an edit has an effect.
+    lazy : bool
+        Whether it is computed only if something asks for it.
+    by_position : bool
+        Whether edits are called once for each position, with that position alone.
+    """
 
     name: str
     string: str
     axes: tuple[str, ...]
+    doc: str = ""
+    editable: bool = field(default=True, kw_only=True)
+    lazy: bool = field(default=False, kw_only=True)
+    by_position: bool = field(default=False, kw_only=True)
+
+    # Sites are keys of the dictionaries that every hooked activation is looked up in: a string's
+    # hash is cached, and most look-ups end at identity.
+    def __hash__(self) -> int:
+        return hash(self.string)
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, _Described):
+            return NotImplemented
+        return (type(self), self.name, self.string, self.axes) == (
+            type(other), other.name, other.string, other.axes
+        )  # fmt: skip
 
     def __str__(self) -> str:
         return self.string
 
     def __repr__(self) -> str:
         return f"at.{self.name}"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class GlobalSite(_Described):
+    """A site that occurs once in a forward pass; it is its own point."""
 
     @property
     def layer(self) -> None:
@@ -32,14 +75,9 @@ class GlobalSite:
         return self
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LayerSite:
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class LayerSite(_Described):
     """A site that occurs in every layer: index it by layer to get a point, slice it for several."""
-
-    name: str
-    string: str
-    """With ``{layer}`` where the number goes."""
-    axes: tuple[str, ...]
 
     # Else Python would count up layers without end: list(at.q), capture=at.q.
     __iter__ = None
@@ -52,14 +90,8 @@ class LayerSite:
         if isinstance(layer, slice):
             return LayerSpan(self, layer.start, layer.stop, layer.step)
         if isinstance(layer, bool) or not isinstance(layer, SupportsIndex):
-            raise TypeError(f"at.{self.name} takes a layer number or a slice, not {layer!r}.")
+            raise ArgumentError(f"at.{self.name}[{layer!r}]: expected a layer number or a slice.")
         return LayerPoint(self, index(layer))
-
-    def __str__(self) -> str:
-        return self.string
-
-    def __repr__(self) -> str:
-        return f"at.{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +110,7 @@ class LayerPoint:
 
 @dataclass(frozen=True, slots=True)
 class LayerSpan:
-    """A site in a slice of the layers, settled once the model is known."""
+    """A site in a slice of the layers, resolved once the model is known."""
 
     site: LayerSite
     start: int | None

@@ -1,4 +1,4 @@
-"""Selectors: the many ways to say which hook points are meant, settled against one model."""
+"""Selectors: the ways to name hook points, resolved against one model's points."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fnmatch import fnmatchcase
 from typing import Any, SupportsIndex, TypeAlias
 
-from mi_ref.errors import HookError
+from mi_ref.errors import ArgumentError, HookError
 from mi_ref.hook_points import HookPoints
 from mi_ref.naming import named_site, parse_point
 from mi_ref.sites import GlobalSite, LayerPoint, LayerSite, LayerSpan, Point, Site
@@ -15,14 +15,14 @@ Selector: TypeAlias = (
     GlobalSite | LayerPoint | LayerSpan | str | tuple[Any, ...] | Callable[[str], bool]
 )
 """A point (``at.q[3]``), a slice (``at.q[2:5]``), a string, a glob (``"blocks.*.attn.hook_q"``),
-a tuple (``("q", 3)``), or a predicate on TransformerLens' string. Globs and predicates pass over
-lazy points, such as ``at.result``, unless they match nothing else."""
+a tuple (``("q", 3)``), or a predicate on TransformerLens' string. Globs and predicates skip lazy
+points, such as ``at.result``, unless they match nothing else."""
 
 
 def select(
     selector: Selector, points: HookPoints, passed: Callable[[Point], bool]
 ) -> tuple[Point, ...]:
-    """Return the points that `selector` means, in forward order; never none.
+    """Return the points that `selector` selects, in forward order; at least one.
 
     Parameters
     ----------
@@ -31,13 +31,15 @@ def select(
     points : HookPoints
         The model's.
     passed : callable
-        Whether this call comes by a point. Selectors of many points take those that are passed;
-        one that names a single point which is not passed is an error.
+        Whether this call reaches a point. Selectors of many points take those that are reached;
+        one that names a single point which is not reached is an error.
 
     Raises
     ------
     HookError
-        If nothing is meant, or what is meant does not exist here or is not passed.
+        If nothing is selected, or what is selected does not exist here or is not reached.
+    ArgumentError
+        If `selector` is not a selector.
     """
     if isinstance(selector, str) and any(mark in selector for mark in "*?["):
         return _matching(selector, lambda name: fnmatchcase(name, selector), points, passed)
@@ -46,7 +48,7 @@ def select(
         found: list[Point] = [
             selector.site[layer] for layer in sorted(selector.layers(points.n_layers))
         ]
-        # Of a site that some layers lack, a slice means those that have it.
+        # If some layers lack a site, a slice selects those that have it.
         present = [point for point in found if points.absence(point) is None]
         if found and not present:
             _refuse_absent(found[0], points)
@@ -55,12 +57,15 @@ def select(
         raise HookError(f"{selector!r} is a site: write {selector!r}[:] for every layer.")
     if not isinstance(selector, GlobalSite | LayerPoint | str | tuple):
         if not callable(selector):
-            raise HookError(f"{selector!r} is no hook point, string, tuple or predicate.")
+            raise ArgumentError(
+                f"{selector!r} is not a selector: expected a hook point, a slice of a site, a"
+                " string, a tuple or a predicate."
+            )
         return _matching(selector, selector, points, passed)
     point = resolve(selector, points)
     if not passed(point):
         raise HookError(
-            f"{point!r} exists, but this call does not come by it: see its start_at_layer,"
+            f"{point!r} exists, but this call does not reach it: see its start_at_layer,"
             " stop_at_layer and logits arguments."
         )
     return (point,)
@@ -74,20 +79,23 @@ def resolve(selector: Selector, points: HookPoints) -> Point:
     HookError
         If it names none, several, or one that this model does not have.
     """
+    added = points.added
     match selector:
         case str():
-            point: Point = parse_point(selector)
+            point: Point = parse_point(selector, added)
         case (str(name),):
-            point = parse_point(named_site(name).string)
+            point = parse_point(named_site(name, added).string, added)
         case (str(name), SupportsIndex() as layer):
-            site = named_site(name)
+            site = named_site(name, added)
             if isinstance(site, GlobalSite):
                 raise HookError(f"{site!r} belongs to no layer: leave out the {layer}.")
             point = site[layer]
         case GlobalSite() | LayerPoint():
             point = selector
         case _:
-            raise HookError(f"{selector!r} does not name one hook point.")
+            raise ArgumentError(
+                f"{selector!r} does not name one hook point: expected a point, a string or a tuple."
+            )
     _refuse_absent(point.site, points)
     if isinstance(point, LayerPoint):
         n_layers = points.n_layers
@@ -111,7 +119,7 @@ def _matching(
             f"{what} matches none of this model's {len(points)} hook points."
             " print(model.hook_points) lists them."
         )
-    # A broad pattern means what the pass computes anyway; a lazy point has to be meant.
+    # A broad pattern selects what the pass computes anyway; lazy points have to be named.
     eager = [point for point in found if not points.at(point).lazy]
     return _some(selector, eager or found, passed)
 
@@ -121,7 +129,7 @@ def _some(
 ) -> tuple[Point, ...]:
     reached = tuple(point for point in found if passed(point))
     if not reached:
-        raise HookError(f"{selector!r} means no point that this call comes by.")
+        raise HookError(f"{selector!r} selects no point this call reaches.")
     return reached
 
 

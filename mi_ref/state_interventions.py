@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from mi_ref.config import TimeMix7
-from mi_ref.errors import HookError
+from mi_ref.errors import ArgumentError, HookError
 from mi_ref.interventions import Intervention
 from mi_ref.model import Model
 from mi_ref.points import LayerPoint, LayerSite, LayerSpan
@@ -25,7 +25,7 @@ StateEdits: TypeAlias = tuple[tuple[LayerPoint | LayerSpan, Intervention], ...]
 def state_knockout(
     positions: Sequence[int], *, layers: Layers = None, heads: Sequence[int] | None = None
 ) -> StateEdits:
-    """Keep some positions from writing into the state; candle-mi's ``StateKnockoutSpec``.
+    """Stop some positions from writing into the state; candle-mi's ``StateKnockoutSpec``.
 
     They do not become invisible. Later tokens still meet them through token shift, in time mixing
     and in channel mixing; the state still decays as they pass; in RWKV-7 they still remove what it
@@ -57,7 +57,7 @@ def state_steering(
 ) -> StateEdits:
     """Multiply what some positions write into the state; candle-mi's ``StateSteeringSpec``.
 
-    What they remove, how the state decays and what they hand on by token shift stays as it is; see
+    What they remove, how the state decays and what token shift takes from them stays as it is; see
     `state_knockout`, which is a scale of 0.
 
     Parameters
@@ -65,7 +65,7 @@ def state_steering(
     positions, layers, heads
         As for `state_knockout`.
     scale : float
-        Of the write; 1 changes nothing.
+        Factor of the write; 1 changes nothing.
     """
     edit = Scale(_some(positions), heads=heads, factor=scale)
     return tuple((target, edit) for target in _targets(at.rwkv_write, layers))
@@ -84,15 +84,15 @@ def token_removal(
 ) -> StateEdits:
     """Make tokens invisible to later ones.
 
-    With every switch on and in all layers, every later position computes what it would if the
-    tokens were not in the text. The removed positions themselves are still computed, from the
-    tokens before them, and mean nothing; so a removed *last* token still stands in ``run.state``
-    as what the next text's token shift reads, while its matrices are those without it.
+    With every switch on and in all layers, every later position gives the result it would give if
+    the tokens were not in the text. The removed positions themselves are still computed, from the
+    tokens before them, and mean nothing; so after a removed *last* token, token shift still reads
+    it from ``run.state``, whose matrices are those without it.
 
     Parameters
     ----------
     model : Model
-        A recurrent one.
+        A recurrent model.
     positions : sequence of int
         Which tokens; negative ones count from the end.
     layers : int, slice, iterable of int, or None
@@ -105,14 +105,14 @@ def token_removal(
     decay : bool
         The state does not decay as they pass.
     self_read : bool
-        They do not read their own bonus. Concerns the removed positions only.
+        They do not read their own bonus. This concerns the removed positions only.
     shift : bool
         The token after them is mixed with the one before them, in time and channel mixing.
     """
     if not model.cfg.recurrent:
         raise HookError(
-            f"token_removal: {model.origin.name} attends and has no state. Knock out attention at"
-            " at.attn_scores."
+            f"token_removal: {model.origin.name} attends and has no recurrent state. Knock out"
+            " attention at at.attn_scores."
         )
     where = _some(positions)
     sites: list[tuple[LayerSite, Intervention]] = []
@@ -128,14 +128,14 @@ def token_removal(
         sites += [(at.rwkv_shift, Bypass(where)), (at.mlp_shift, Bypass(where))]
     if not sites:
         alone = "erase= alone, where nothing is ever erased," if erase else "every switch off"
-        raise HookError(f"token_removal with {alone} removes nothing: leave another on.")
+        raise ArgumentError(f"token_removal with {alone} removes nothing: leave another on.")
     return tuple((target, edit) for site, edit in sites for target in _targets(site, layers))
 
 
 def _some(positions: Sequence[int]) -> tuple[int, ...]:
     chosen = tuple(positions)
     if not chosen:
-        raise HookError(f"positions={positions!r} names no position.")
+        raise ArgumentError(f"positions={positions!r}: expected at least one position.")
     return chosen
 
 
@@ -146,5 +146,7 @@ def _targets(site: LayerSite, layers: Layers) -> list[LayerPoint | LayerSpan]:
         return [site[layers]]
     chosen = [site[layer] for layer in layers]
     if not chosen:
-        raise HookError("layers names no layer: leave it out for all.")
+        raise ArgumentError(
+            f"layers={layers!r}: expected at least one layer; leave it out for all."
+        )
     return list(chosen)

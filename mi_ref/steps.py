@@ -1,4 +1,4 @@
-"""A site that is passed position by position: what one call asks there."""
+"""Captures and edits at a site that is passed position by position."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Steps:
     early : bool
         Whether to keep them as they are before the edits.
     edit : callable or None
-        ``edit(state, pos)`` returns the state to go on with; None if nothing is edited.
+        ``edit(state, pos)`` returns the edited state; None if nothing is edited.
     keep : callable
-        Takes the captured array when all positions have passed.
+        Gets the captured array once all positions have passed.
     xp
         Namespace.
     """
@@ -57,6 +57,6 @@ class Steps:
         return x
 
     def finish(self) -> None:
-        """Hand over what was captured."""
+        """Store what was captured."""
         if self._chosen:
             self._keep(self._xp.concat([self._kept[pos] for pos in self._chosen], axis=1))

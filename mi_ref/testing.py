@@ -1,7 +1,7 @@
-"""What the tests compare with, public so that the author of a backend can test theirs.
+"""The comparisons that the tests make, public so that authors of backends can use them.
 
-``assert_close`` compares an array with what it should be; `GoldenCase` reads the recorded forward
-passes of ``golden/``, and `golden_errors` says how far a model is from one, hook by hook::
+``assert_close`` compares an array with the expected one; `GoldenCase` reads the recorded forward
+passes of ``golden/``, and `golden_errors` gives a model's error at each of their hooks::
 
     case = GoldenCase(Path("golden/llama2"))
     model = mi_ref.from_pretrained(case.folder, backend="mine", dtype="float64")
@@ -50,14 +50,14 @@ def assert_close(
     rel : float
         Bound on `relative_error`.
     backend : Backend
-        Whose array `actual` has to be.
+        The one that `actual` has to belong to.
     dtype : str or None
         What `actual` has to be in; None for the dtype of `desired`.
 
     Raises
     ------
     AssertionError
-        Saying what differs; of values, how much and where most.
+        Saying what differs; for values, how much and where most.
     """
     like = backend.from_host(desired.astype(dtype or desired.dtype))
     for what, found, wanted in (
@@ -67,7 +67,7 @@ def assert_close(
         ("shape", tuple(getattr(actual, "shape", ())), tuple(like.shape)),
     ):
         if found != wanted:
-            raise AssertionError(f"{what} is {found}, should be {wanted}")
+            raise AssertionError(f"{what}: expected {wanted}, got {found}")
     found = backend.to_host(actual)
     error = relative_error(found, desired)
     if not error <= rel:
@@ -82,12 +82,12 @@ class GoldenCase:
 
     @property
     def name(self) -> str:
-        """Of the folder."""
+        """The folder's name."""
         return self.folder.name
 
     @cached_property
     def manifest(self) -> dict[str, Any]:
-        """What the recording says of itself."""
+        """The recording's description."""
         content: dict[str, Any] = json.loads((self.folder / "manifest.json").read_text("utf-8"))
         return content
 
@@ -108,7 +108,7 @@ class GoldenCase:
 
     @cached_property
     def _arrays(self) -> dict[str, HostArray]:
-        # Not by mi_ref.weights, which takes the minus infinity of masked scores for damage.
+        # Not with mi_ref.weights, which refuses the minus infinity of masked scores as damage.
         from safetensors.numpy import load_file
 
         arrays: dict[str, HostArray] = load_file(self.folder / "expected.safetensors")
@@ -139,7 +139,7 @@ def _norm(x: HostArray) -> float:
 
 def _worst(actual: HostArray, desired: HostArray) -> str:
     a, b = actual.astype("float64").reshape(-1), desired.astype("float64").reshape(-1)
-    # Equal infinities leave a difference of NaN, and are no fault; NaN is the worst of all.
+    # The difference of equal infinities is NaN, which is not an error; NaN itself is the worst.
     off = [0.0 if x == y else abs(x - y) if x == x else math.inf
            for x, y in zip(a.tolist(), b.tolist(), strict=True)]  # fmt: skip
     place = flat = max(range(len(off)), key=off.__getitem__)
@@ -147,4 +147,4 @@ def _worst(actual: HostArray, desired: HostArray) -> str:
     for size in reversed(desired.shape):
         place, last = divmod(place, size)
         index.insert(0, last)
-    return f"worst at {tuple(index)}: {a[flat]}, should be {b[flat]}"
+    return f"worst at {tuple(index)}: expected {b[flat]}, got {a[flat]}"

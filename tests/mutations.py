@@ -12,7 +12,7 @@ import numpy as np
 
 from mi_ref import Model, ops
 from mi_ref.config import ActivationName, Attention, DecoderConfig, Experts, Layer
-from mi_ref.hook_points import decoder_hook_points
+from mi_ref.decoder_points import decoder_hook_points
 from mi_ref.ops import Ops
 from mi_ref.params import DecoderParams, ExpertsParams, LayerParams, Linear
 from mi_ref.rope import DefaultRope, Rope

@@ -35,8 +35,8 @@ CASES = ["gemma", "gemma2", "gemma3", "gpt-neox-parallel", "gpt2", "llama2", "mi
          "rwkv6", "rwkv6-fla", "rwkv7", "rwkv7-plain", "starcoder2-window"]  # fmt: skip
 ATTEND = set(CASES) - RECURRENT
 
-_STATE = r"does not exist in this model: blocks hand on a state and do not attend; see at\.rwkv_r"
-_ATTENTION = r"does not exist in this model: blocks attend and hand on no state; see at\.q"
+_STATE = r"does not exist in this model: this recurrent model has no attention; see at\.rwkv_r"
+_ATTENTION = r"does not exist in this model: this model has attention and no recurrent state; see"
 _EXPERTS = r"each token has neurons in its own few experts; see at\.expert_weights"
 _PARALLEL = r"at\.resid_mid does not exist.* in parallel; use at\.resid_pre"
 

@@ -25,7 +25,7 @@ from analysis_calls import EDGE, IDS, OTHER
 from test_analyses_everywhere import NUMPY
 
 import mi_ref
-from mi_ref import Backend, HookError, Model, ShapeError, TokenError, analysis, at
+from mi_ref import ArgumentError, Backend, HookError, Model, ShapeError, TokenError, analysis, at
 from mi_ref.analysis import metrics
 from mi_ref.provenance import json_text
 
@@ -75,7 +75,7 @@ def test_what_is_no_place_is_refused(load: Load, call: str, name: str) -> None:
     for wrong in (*outside, *nothing, True, 1.0, [1.5], np.array([1.0]), "x", [None], [[0, 1]],
                   np.array([[0, 1]]), [True, 1]):  # fmt: skip
         # A subject may be text, which these prompts are not.
-        with pytest.raises((HookError, ShapeError, TokenError)):
+        with pytest.raises((ArgumentError, HookError, ShapeError, TokenError)):
             ask(load, call, **{name: wrong})
 
 
@@ -88,7 +88,7 @@ def test_one_place_is_one(load: Load, call: str, name: str) -> None:
         assert told(load, call, **{name: same}) == plain, same
     # Some analyses choose a layer themselves.
     for wrong in (size, -size - 1, [0, 1], True, 1.0, "1", *([] if name == "layer" else [None])):
-        with pytest.raises((HookError, ShapeError)):
+        with pytest.raises((ArgumentError, HookError, ShapeError)):
             ask(load, call, **{name: wrong})
 
 
@@ -132,7 +132,7 @@ def test_a_prompt_of_one_token_gives_numbers_or_a_reason(load: Load, call: str) 
     one: dict[str, Any] = {name: [3 + n] for n, name in enumerate(names)}
     if call in ("attention_knockout", "causal_tracing", "knockout_grid"):
         # It would be left with nothing to look at, or lies before the subject.
-        with pytest.raises((HookError, ShapeError)):
+        with pytest.raises((ArgumentError, HookError, ShapeError)):
             told(load, call, **one)
     else:
         assert "NaN" not in told(load, call, **one)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from by_hand import host
 
-from mi_ref import Backend, Hook, HookError, Model, at, do, get_backend
+from mi_ref import ArgumentError, Backend, Hook, HookError, Model, at, do, get_backend
 from mi_ref.config import Attention
 
 pytestmark = pytest.mark.usefixtures("as_users_call")
@@ -196,15 +196,23 @@ def test_a_query_that_sees_nothing_is_an_error(plain: Model) -> None:
 @pytest.mark.parametrize(
     ("point", "edit", "message"),
     [
-        (at.pattern[0], do.knockout(3, 1), r"it cuts edges before the softmax, at at\.attn_scores"),
-        (at.z[0], do.scale_pattern(2.0, 3, 1), r"edges are at at\.attn_scores, at\.pattern"),
+        (
+            at.pattern[0],
+            do.knockout(3, 1),
+            r"expected at\.attn_scores\. A knockout cuts edges",
+        ),
+        (
+            at.z[0],
+            do.scale_pattern(2.0, 3, 1),
+            r"a site with edges, at\.attn_scores or at\.pattern",
+        ),
         (at.pattern[0], do.scale_pattern(2.0, 5, 1), r"positions \[5\] of 5"),
         (at.pattern[0], do.scale_pattern(2.0, 4, 5), r"keys \[5\] of 5"),
-        (at.pattern[0], do.scale_pattern(2.0, 4, []), r"names none of the 5 keys"),
+        (at.pattern[0], do.scale_pattern(2.0, 4, []), r"selects none of its 5 keys"),
         (at.pattern[0], do.scale_pattern(2.0, keys=[True]), r"keys are a mask of 1 for 5"),
         (at.pattern[0], do.set_pattern(0.6, 3, [0, 1]), r"weights of a row sum to more than one"),
-        (at.pattern[0], do.set_pattern(0.1, 3), r"leaves a row without weight to share out"),
-        (at.pattern[0], do.scale_pattern(0.0, 3), r"leaves a row without weight to share out"),
+        (at.pattern[0], do.set_pattern(0.1, 3), r"leaves a row without weight to distribute"),
+        (at.pattern[0], do.scale_pattern(0.0, 3), r"leaves a row without weight to distribute"),
     ],
 )
 def test_what_cannot_be_is_refused(point: Any, edit: Any, message: str, plain: Model) -> None:
@@ -214,7 +222,7 @@ def test_what_cannot_be_is_refused(point: Any, edit: Any, message: str, plain: M
 
 @pytest.mark.parametrize("keys", [1.5, "0", [0, "a"], True, [True, 2]])
 def test_keys_that_are_none_are_refused(keys: Any) -> None:
-    with pytest.raises(HookError, match=r"keys=.*(it is an index, a slice|mixes indices)"):
+    with pytest.raises(ArgumentError, match=r"keys=.*(expected an index, a slice|mixes indices)"):
         do.knockout(3, keys)
 
 

@@ -132,7 +132,7 @@ def test_the_mean_goes_over_the_heads_looked_at(atlas: Model, found: AttentionPa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": 6}, r"layers.*\[6\] of 6; name some from -6 to 5"),
+        ({"layers": 6}, r"layers.*\[6\] of 6: expected indices from -6 to 5"),
         ({"heads": [0, 8]}, r"heads.*\[8\] of 8"),
         ({"position": 6}, r"position.*\[6\] of 6"),
         ({"layers": []}, r"layers=\[\] names none"),

@@ -213,7 +213,7 @@ def test_edges_that_there_are_not(
         attention_dose_response(atlas, PROMPT, query=2, key=4)
     with pytest.raises(HookError, match="no edge"):
         calibrate(atlas, PROMPT, PROMPT, target_edge=(0, 1))
-    with pytest.raises(HookError, match="do not attend"):
+    with pytest.raises(HookError, match="this recurrent model has no attention"):
         attention_dose_response(load("rwkv7", mi_ref.get_backend("numpy"), "float32"), IDS[:3])
     with pytest.raises(ShapeError, match="of='entropy'"):
         found.dose_for(1.0, "entropy")  # type: ignore[arg-type]

@@ -113,7 +113,7 @@ def test_missing_matplotlib_is_told_first(
     ("arguments", "said"),
     [
         (["--target", " Paris is"], "' Paris is' is not one token"),
-        (["--position", "99"], "positions [99] of 6; name some from -6 to 5"),
+        (["--position", "99"], "positions [99] of 6: expected indices from -6 to 5"),
         (["--backend", "cuppy"], "no backend named 'cuppy'"),
         (["--device", "gpu:7"], "NumPy runs on the CPU"),
         (["--model", "./nowhere"], "there is no folder './nowhere'"),

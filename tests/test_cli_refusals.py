@@ -29,7 +29,10 @@ Capsys = pytest.CaptureFixture[str]
         (["patch", *PAIR, "--target", " Paris is"], "' Paris is' is not one token"),
         (["patch", *PAIR, "--site", "resid"], "resid"),
         (["trace", "--prompt", FRANCE, "--subject", "Spain"], "subject='Spain' is no part of"),
-        (["ablate", "--prompt", FRANCE, "--index", "8"], "indices [8] of 8; name some from -8"),
+        (
+            ["ablate", "--prompt", FRANCE, "--index", "8"],
+            "indices [8] of 8: expected indices from",
+        ),
         (["attribute", "--prompt", FRANCE, "--target", "Zzz"], "'Zzz' is not one token"),
         (["rwkv-state", "--prompt", FRANCE, "--model", "atlas"], "at.rwkv_state does not exist"),
         (["rwkv-state", "--prompt", FRANCE, "--patch-from", "of"], "end on 0 tokens in common"),

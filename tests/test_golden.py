@@ -98,7 +98,10 @@ ONE = np.array([[1.0, -math.inf], [2.0, 3.0]])
         (ONE[0], "shape"),
         (ONE.astype(np.float32), "dtype"),
         (ONE.tolist(), "type"),
-        (np.array([[1.0, -math.inf], [2.0, 3.5]]), r"worst at \(1, 1\): .*3.5.*should be .*3.0"),
+        (
+            np.array([[1.0, -math.inf], [2.0, 3.5]]),
+            r"worst at \(1, 1\): .*expected .*3.0, got .*3.5",
+        ),
         (np.array([[1.0, 0.0], [2.0, 3.0]]), r"error inf .*worst at \(0, 1\)"),
         (np.array([[-math.inf, -math.inf], [2.0, 3.0]]), r"worst at \(0, 0\)"),
         (np.array([[1.0, -math.inf], [math.nan, 3.0]]), r"error nan .*worst at \(1, 0\)"),

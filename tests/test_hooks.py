@@ -9,7 +9,18 @@ import numpy as np
 import pytest
 from by_hand import equal
 
-from mi_ref import Hook, HookError, LayerSite, Model, ShapeError, at, capture, do, get_backend
+from mi_ref import (
+    ArgumentError,
+    Hook,
+    HookError,
+    LayerSite,
+    Model,
+    ShapeError,
+    at,
+    capture,
+    do,
+    get_backend,
+)
 
 pytestmark = pytest.mark.usefixtures("as_users_call")
 
@@ -36,14 +47,13 @@ NEVER = LayerSite("my_site", "blocks.{layer}.hook_my_site", ("batch", "pos", "d_
         ("hook_pos_embed", r"at\.pos_embed does not exist in this model: positions enter"),
         (at.z[2], r"at\.z\[2\]: this model's layers are 0 to 1"),
         (at.z[-3], r"at\.z\[-3\]: this model's layers are 0 to 1"),
-        (at.z[5:], r"at\.z\[5:\] means no point that this call comes by"),
+        (at.z[5:], r"at\.z\[5:\] selects no point this call reaches"),
         (at.z, r"at\.z is a site: write at\.z\[:\] for every layer"),
         (NEVER[0], r"at\.my_site is not a site of this model"),
         (NEVER[:], r"at\.my_site is not a site of this model"),
         (("z", 7), r"at\.z\[7\]: this model's layers are 0 to 1"),
         (("zz", 0), r"no hook site is named 'zz'"),
         (("embed", 0), r"at\.embed belongs to no layer: leave out the 0"),
-        (3, r"3 is no hook point, string, tuple or predicate"),
         ("blocks.0.attn.hook_scores", r"refused: candle-mi's .* is before soft-cap and mask"),
         ("blocks.0.attn.q.hook_out", r"refused: TransformerBridge's .* is flat"),
     ],
@@ -52,6 +62,16 @@ def test_a_selector_that_means_nothing_is_refused(selector: Any, message: str, t
     for arguments in ({"capture": [selector]}, {"edits": [(selector, unchanged)]}):
         with pytest.raises(HookError, match=message):
             tiny.run(PROMPT, **arguments)
+
+
+def test_what_is_no_selector_and_no_pair_is_refused(tiny: Model) -> None:
+    wrong: Any = 3
+    for arguments in ({"capture": [wrong]}, {"edits": [(wrong, unchanged)]}):
+        with pytest.raises(ArgumentError, match="3 is not a selector: expected a hook point, a"):
+            tiny.run(PROMPT, **arguments)
+    for wrong in ([at.z[0]], [(at.z[0],)], [(at.z[0], unchanged, 1)]):
+        with pytest.raises(ArgumentError, match=r"is not a \(selector, edit\) pair: write edits="):
+            tiny.run(PROMPT, edits=wrong)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +86,7 @@ def test_a_selector_that_means_nothing_is_refused(selector: Any, message: str, t
 def test_a_point_that_the_call_does_not_pass_is_refused(
     point: Any, options: dict[str, Any], tiny: Model
 ) -> None:
-    message = "exists, but this call does not come by it: see its start_at_layer, stop_at_layer"
+    message = "exists, but this call does not reach it: see its start_at_layer, stop_at_layer"
     for arguments in ({"capture": [point]}, {"edits": {str(point): unchanged}}):
         with pytest.raises(HookError, match=message):
             tiny.run(PROMPT, **arguments, **options)
@@ -75,7 +95,7 @@ def test_a_point_that_the_call_does_not_pass_is_refused(
 def test_a_run_from_the_middle_passes_no_earlier_point(tiny: Model) -> None:
     resid = tiny.run(PROMPT, stop_at_layer=1).resid
     for point in (at.embed, at.z[0]):
-        with pytest.raises(HookError, match="does not come by it"):
+        with pytest.raises(HookError, match="does not reach it"):
             tiny.run(resid, start_at_layer=1, capture=[point])
     assert list(tiny.run(resid, start_at_layer=1, capture=[at.z[:]]).cache) == [at.z[1]]
 
@@ -83,13 +103,13 @@ def test_a_run_from_the_middle_passes_no_earlier_point(tiny: Model) -> None:
 @pytest.mark.parametrize(
     ("replace", "message"),
     [
-        (lambda x: x[:, :4], r"shape \(2, 4, 24\); .*\(batch 2, pos 5, d_model 24\).* pos differs:"
-                             " patch between prompts of equal length"),
-        (lambda x: x[0], r"shape \(5, 24\).* It has 2 axes where 3 are needed"),
+        (lambda x: x[:, :4], r"\(batch 2, pos 5, d_model 24\), got shape \(2, 4, 24\)\. pos differs"
+                             ": patch between prompts of equal length"),
+        (lambda x: x[0], r"shape \(5, 24\).* It has 2 axes instead of 3"),
         (lambda x: x[:1, :, :3], r"batch and d_model differ\."),
-        (lambda x: x.astype(np.float64), r"is float64 on cpu; the activation is float32 on cpu"),
-        (lambda x: x.tolist(), r"is a list; it must be a numpy\.ndarray"),
-        (lambda x: 0.0, r"is a float; it must be a numpy\.ndarray"),
+        (lambda x: x.astype(np.float64), r"expected float32 on cpu, got float64 on cpu"),
+        (lambda x: x.tolist(), r"expected a numpy\.ndarray, got a list"),
+        (lambda x: 0.0, r"expected a numpy\.ndarray, got a float"),
     ],
 )  # fmt: skip
 def test_an_array_that_does_not_fit_is_refused(
@@ -118,18 +138,28 @@ def test_one_point_is_captured_in_one_way(tiny: Model) -> None:
 @pytest.mark.parametrize(
     ("pos", "message"),
     [
-        (5, r"pos=\[5\] of at\.z\[0\] lies outside the 5 positions"),
-        ([0, -6], r"pos=\[-6\] of at\.z\[0\] lies outside the 5 positions"),
+        (5, r"pos=5 of at\.z\[0\]: positions \[5\] of 5: expected indices from -5 to 4"),
+        ([0, -6], r"pos=\[0, -6\] of at\.z\[0\]: positions \[-6\] of 5"),
         ([], r"pos=\[\] of at\.z\[0\] keeps none of the 5 positions"),
         (slice(5, None), r"keeps none of the 5 positions"),
-        (1.0, r"pos=1\.0 of at\.z\[0\] is no position, slice or sequence"),
-        # A mask would be read as positions 1 and 0.
-        (np.array([True, False, True, True, True]), r"is no position, slice or sequence"),
-        ([True, False], r"is no position, slice or sequence"),
     ],
 )
 def test_positions_that_mean_nothing_are_refused(pos: Any, message: str, tiny: Model) -> None:
     with pytest.raises(HookError, match=message):
+        tiny.run(PROMPT, capture=[capture(at.z[0], pos=pos)])
+
+
+@pytest.mark.parametrize(
+    ("pos", "message"),
+    [
+        (1.0, r"pos=1\.0: expected an index, a slice, a sequence of indices"),
+        # A mask would be read as positions 1 and 0.
+        (np.array([True, False, True, True, True]), r"expected an index.* got a mask"),
+        ([True, False], r"expected an index, a slice or a sequence, got a mask"),
+    ],
+)
+def test_what_is_no_position_is_refused(pos: Any, message: str, tiny: Model) -> None:
+    with pytest.raises(ArgumentError, match=message):
         tiny.run(PROMPT, capture=[capture(at.z[0], pos=pos)])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from test_readme import assert_same
 
-from mi_ref.sites import ALL_SITES, LayerSite, meanings
+from mi_ref.sites import ALL_SITES, LayerSite
 
 TEXT = (Path(__file__).parents[1] / "HOOKS.md").read_text(encoding="utf-8")
 
@@ -22,7 +22,7 @@ def test_the_tables_have_every_site_as_it_is() -> None:
         site.name: (
             site.string.replace("{layer}", "{l}"),
             " ".join(site.axes),
-            " ".join(meanings()[site.name].split()),
+            site.doc,
         )
         for site in ALL_SITES
     }

@@ -16,7 +16,7 @@ from mi_ref.analysis.metrics import logit_difference
 from mi_ref.analysis.patching_grid import PatchingGrid
 from mi_ref.analysis.path_patching import Receiver, path_patching
 from mi_ref.config import Layer
-from mi_ref.hook_points import decoder_hook_points
+from mi_ref.decoder_points import decoder_hook_points
 from mi_ref.params import LayerParams, Linear, MLPParams
 
 CLEAN, CORRUPTED = [5, 17, 3, 39, 22, 8], [5, 17, 8, 39, 22, 8]

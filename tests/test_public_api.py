@@ -6,6 +6,7 @@ import ast
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from types import ModuleType
@@ -16,7 +17,7 @@ import pytest
 import mi_ref
 from mi_ref import analysis
 from mi_ref.errors import MiRefError
-from mi_ref.sites import ALL_SITES, at, meanings
+from mi_ref.sites import ALL_SITES, at
 
 AXES = {"batch", "pos", "d_model", "head", "kv_head", "d_head", "query_pos", "key_pos", "d_mlp",
         "d_vocab", "expert", "d_key", "d_value", "1"}  # fmt: skip
@@ -86,6 +87,21 @@ def test_every_error_is_public_and_caught_by_one_name() -> None:
         assert str(error("as it was said")) == "as it was said"
 
 
+def test_the_drawn_tree_of_errors_is_the_one_of_the_classes() -> None:
+    module = importlib.import_module("mi_ref.errors")
+    lines = re.findall(r"^    ([│├└─ ]*)(\w+)(?: \((\w+)\))?  +\S", module.__doc__ or "", re.M)
+    above: list[str] = []
+    drawn = {}
+    for indent, error, builtin in lines:
+        del above[len(indent) // 4 :]
+        drawn[error] = (*above[-1:], *([builtin] if builtin else []))
+        above.append(error)
+    assert drawn == {
+        error: tuple(base.__name__ for base in value.__bases__)
+        for error, value in public(module).items()
+    }
+
+
 @pytest.mark.parametrize("module", modules(), ids=lambda module: module.__name__)
 def test_everything_public_is_documented(module: ModuleType) -> None:
     assert module.__doc__
@@ -109,11 +125,10 @@ def test_everything_public_is_annotated(module: ModuleType) -> None:
 
 
 def test_every_site_has_axes_and_a_meaning() -> None:
-    assert set(meanings()) == {site.name for site in ALL_SITES}
     for site in ALL_SITES:
         assert site.axes[0] == "batch"
         assert set(site.axes) <= AXES
-        assert meanings()[site.name].endswith(".")
+        assert site.doc.endswith(".")
         assert getattr(at, site.name) is site
         assert ("{layer}" in site.string) == site.string.startswith("blocks.")
 

@@ -11,6 +11,7 @@ from rwkv_formulas import Pass, by_token
 from rwkv_models import BOUND, CASES, LONG, PROMPT, ROWS, handed, state_of
 
 from mi_ref import (
+    ArgumentError,
     Backend,
     HookError,
     Model,
@@ -170,7 +171,7 @@ def test_each_switch_does_its_own_part(switch: str, exact: Model) -> None:
     recurrent_7 = Pass(exact, PROMPT).is_7(0)
     only = {name: name == switch for name in SWITCHES}
     if switch == "erase" and not recurrent_7:
-        with pytest.raises(HookError, match="removes nothing"):
+        with pytest.raises(ArgumentError, match="removes nothing"):
             token_removal(exact, [5], **only)
         return
     layer = exact.cfg.n_layers - 1
@@ -231,18 +232,18 @@ def test_refused_before_compute(model: Model, tiny: Model) -> None:
         for positions in ([19], [0, -20]):
             with pytest.raises(HookError, match=r"(19|-20).*at at\.rwkv_write\[0\].*(19|-20)"):
                 model.run(PROMPT, edits=[*first, *make(positions)])
-        with pytest.raises(HookError, match=r"positions=\[\] names no position"):
+        with pytest.raises(ArgumentError, match=r"positions=\[\]: expected at least one position"):
             make([])
     heads = model.cfg.n_heads
     with pytest.raises(HookError, match=rf"at at\.rwkv_write\[0\]: heads .*{heads}"):
         model.run(PROMPT, edits=[*first, *state_knockout([1], heads=[heads])])
     with pytest.raises(HookError, match=r"at\.rwkv_write\[9\]: this model's layers are 0 to"):
         model.run(PROMPT, edits=[*first, *state_knockout([1], layers=9)])
-    with pytest.raises(HookError, match="layers names no layer: leave it out for all"):
+    with pytest.raises(ArgumentError, match=r"layers=\[\]: expected at least one layer; leave it"):
         state_steering([1], scale=2.0, layers=[])
-    with pytest.raises(HookError, match="token_removal with every switch off removes nothing"):
+    with pytest.raises(ArgumentError, match="token_removal with every switch off removes nothing"):
         token_removal(model, [1], **dict.fromkeys(SWITCHES, False))
-    with pytest.raises(HookError, match=r"llama2 attends and has no state.*at\.attn_scores"):
+    with pytest.raises(HookError, match=r"llama2 attends and has no recurrent.*at\.attn_scores"):
         token_removal(tiny, [1])
-    with pytest.raises(HookError, match=r"at\.rwkv_write does not exist.*attend and hand on no"):
+    with pytest.raises(HookError, match=r"at\.rwkv_write does not exist.*and no recurrent state"):
         tiny.run([1, 2, 3], edits=state_knockout([1]))

@@ -42,7 +42,7 @@ def test_every_site_is_there_or_absent_for_a_reason(model: Model, tiny: Model) -
             assert present | set(absent) == layered
             assert not present & set(absent)
     assert absent_global(model.cfg) == {
-        at.pos_embed: "the order of tokens is in the state that they hand on"
+        at.pos_embed: "the order of tokens is in the recurrent state"
     }
     of_7 = {at.rwkv_a, at.rwkv_kk} <= model.hook_points.sites
     assert of_7 == (model.cfg.model_type == "rwkv7")
@@ -50,19 +50,19 @@ def test_every_site_is_there_or_absent_for_a_reason(model: Model, tiny: Model) -
 
 
 REASONS: list[tuple[str, Any, str]] = [
-    ("rwkv6", at.pattern[0], r"blocks hand on a state and do not attend; see at\.rwkv_r, .*"
+    ("rwkv6", at.pattern[0], r"this recurrent model has no attention; see at\.rwkv_r, .*"
                              r"at\.rwkv_effective_attn"),
-    ("rwkv7", at.q[:], "blocks hand on a state and do not attend"),
-    ("rwkv7", at.pos_embed, "the order of tokens is in the state that they hand on"),
-    ("rwkv6", at.ln1_post_scale[1], "what time mixing writes is added as it is"),
-    ("rwkv6", at.ln2_post_scale[1], "what channel mixing writes is added as it is"),
+    ("rwkv7", at.q[:], "this recurrent model has no attention"),
+    ("rwkv7", at.pos_embed, "the order of tokens is in the recurrent state"),
+    ("rwkv6", at.ln1_post_scale[1], "time mixing's output is added without a norm"),
+    ("rwkv6", at.ln2_post_scale[1], "channel mixing's output is added without a norm"),
     ("rwkv7", at.pre_linear[0], r"channel mixing has one branch, at\.pre"),
-    ("rwkv6", at.router_logits[0], "channel mixing is one, not a mixture of experts"),
+    ("rwkv6", at.router_logits[0], "channel mixing is not a mixture of experts"),
     ("rwkv6-fla", at.rwkv_kk[0], "RWKV-6 only adds to the state; RWKV-7 also removes"),
     ("rwkv6", at.rwkv_a[:], "RWKV-6 only adds to the state"),
     ("rwkv7", at.mlp_gate[0], "channel mixing has no gate in RWKV-7"),
-    ("llama2", at.rwkv_state[0], r"blocks attend and hand on no state; see at\.q, at\.k, at\.v"),
-    ("mixtral", at.mlp_shift[:], "blocks attend and hand on no state"),
+    ("llama2", at.rwkv_state[0], r"this model has attention and no recurrent state; see"),
+    ("mixtral", at.mlp_shift[:], "this model has attention and no recurrent state"),
 ]  # fmt: skip
 
 

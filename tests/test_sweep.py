@@ -126,7 +126,7 @@ def test_what_rows_cannot_share_runs_alone(tiny: Model) -> None:
         run = tiny.run(IDS, edits=cell.edits)
         assert value == pytest.approx(float(metric(run.logits_at(), xp=np)), rel=1e-6)
     wrong = [SweepCell(((at.resid_pre[1], do.replace(batch_of_two)),))] * 2
-    with pytest.raises(ShapeError, match="does not broadcast"):
+    with pytest.raises(ShapeError, match=r"expected one that broadcasts to \(1, 6, 24\)"):
         sweep(tiny, IDS, wrong, metric, rows=2)
 
 

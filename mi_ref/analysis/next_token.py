@@ -1,4 +1,4 @@
-"""What a run makes of one prompt's next token, measured against an untouched run."""
+"""What a run makes of one prompt's next token, measured against a run without edits."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Outcome:
     probability: float
     """Of the target."""
     kl: float
-    """KL(untouched ‖ this) in nats: what is lost by predicting as this run does."""
+    """KL(baseline ‖ this) in nats: what is lost by predicting as this run does."""
 
 
 @dataclass(frozen=True, slots=True)
-class Untouched:
+class Baseline:
     """The prediction of a run without edits, and the token to follow."""
 
     target: int
@@ -43,7 +43,7 @@ class Untouched:
         return Outcome(float(host(xp.exp(log_probs))[self.target]), float(host(kl)))
 
 
-def untouched(run: Run, target: str | int | None) -> Untouched:
+def baseline(run: Run, target: str | int | None) -> Baseline:
     """Return a run as what others are measured against.
 
     Parameters
@@ -55,4 +55,4 @@ def untouched(run: Run, target: str | int | None) -> Untouched:
     """
     wanted = run.top(1)[0].id if target is None else run.origin.token_id(target)
     log_probs = log_softmax(run.logits_at(), xp=run.backend.xp)
-    return Untouched(wanted, log_probs, run.backend, run.origin)
+    return Baseline(wanted, log_probs, run.backend, run.origin)

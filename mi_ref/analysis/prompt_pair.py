@@ -84,7 +84,7 @@ def places(chosen: Places, size: int, what: str) -> tuple[int, ...]:
 
     Raises
     ------
-    HookError
+    ArgumentError
         If they are neither indices, nor a slice, nor a mask.
     ShapeError
         If one lies outside, or there is none.
@@ -103,7 +103,7 @@ def place(chosen: int, size: int, what: str) -> int:
 
     Raises
     ------
-    HookError
+    ArgumentError
         If it is no index.
     ShapeError
         If it lies outside, or is not one.

@@ -4,7 +4,7 @@
 make the token invisible; see `mi_ref.state_knockout` for what is left of it.
 `state_steering_sweep` multiplies what tokens write, and `state_patching` takes one head's matrix
 at a time from another text's state. Each cell is a run of its own, and is measured against the
-same untouched run: KL in nats, exact, and the target's probability.
+same run without edits: KL in nats, exact, and the target's probability.
 
 Source: candle-mi's state knockout and steering; Sharma, Atkinson, Bau 2024, arXiv:2404.03646, for
 patching.
@@ -17,7 +17,7 @@ from typing import Unpack
 
 from mi_ref.analysis import metrics
 from mi_ref.analysis.arguments import finite
-from mi_ref.analysis.next_token import Outcome, untouched
+from mi_ref.analysis.next_token import Outcome, baseline
 from mi_ref.analysis.prompt_pair import one_prompt, places, position_names
 from mi_ref.analysis.state_grid import StateGrid
 from mi_ref.analysis.sweep import SweepCell, SweepOptions, sweep
@@ -133,7 +133,7 @@ def _swept(
 ) -> StateGrid:
     """Return what each column's edits do, in one layer after the other and in all at once."""
     clean = model.run(tokens, logits="last")
-    base = untouched(clean, target)
+    base = baseline(clean, target)
     rows = [*((layer,) for layer in layers), layers]
     found = sweep(
         model,
@@ -198,7 +198,7 @@ def state_patching(
     own, other = (_state(model.run(each, logits="none")) for each in ids)
     numbers = places(layers, model.cfg.n_layers, "layers")
     clean = model.run(rest, state=own, logits="last")
-    base = untouched(clean, target)
+    base = baseline(clean, target)
 
     def patched(head: int, where: Sequence[int]) -> Outcome:
         state = own.patched(other, layers=where, heads=[head], parts=["wkv"])

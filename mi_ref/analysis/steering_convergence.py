@@ -21,7 +21,7 @@ from mi_ref import do
 from mi_ref._typing import Array, Float
 from mi_ref.analysis.arguments import finite
 from mi_ref.analysis.lens_views import chance
-from mi_ref.analysis.next_token import Outcome, Untouched, untouched
+from mi_ref.analysis.next_token import Baseline, Outcome, baseline
 from mi_ref.analysis.prompt_pair import PromptPair, place, read_pair
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.errors import ShapeError
@@ -185,7 +185,7 @@ class _Lab:
 
     model: Model
     natural: Run
-    base: Untouched
+    base: Baseline
     tokens: tuple[int, ...]
     position: int
     differences: tuple[Float[Array, " d_model"], ...]
@@ -201,7 +201,7 @@ class _Lab:
                           logits="none")  # fmt: skip
         points = [at.resid_post[n] for n in range(model.cfg.n_layers)]
         differences = tuple(natural[p][0, 0, :] - other[p][0, 0, :] for p in points)
-        base = untouched(natural, target)
+        base = baseline(natural, target)
         return cls(model, natural, base, pair.first, where, differences, threshold)
 
     def push(self, layer: int, strength: float) -> Push:

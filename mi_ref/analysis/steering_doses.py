@@ -12,7 +12,7 @@ from typing import Any
 
 from mi_ref.analysis.arguments import finite
 from mi_ref.analysis.lens_views import chance
-from mi_ref.analysis.next_token import Outcome, untouched
+from mi_ref.analysis.next_token import Outcome, baseline
 from mi_ref.analysis.prompt_pair import one_prompt, places
 from mi_ref.analysis.result import Result, record_of
 from mi_ref.analysis.steering import SteeringVector
@@ -132,7 +132,7 @@ def dose_response(
         raise ShapeError("scales is empty: name at least one strength.")
     tokens = one_prompt(model, prompt, prepend_bos)
     clean = model.run(tokens, logits="last")
-    base = untouched(clean, target)
+    base = baseline(clean, target)
     where = None if positions is None else _positions(vector, positions, len(tokens))
     outcomes = [
         base.outcome(model.run(tokens, logits="last", edits=[vector.edit(s, positions=where)]))

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mi_ref._typing import Array
 from mi_ref.analysis.arguments import whole
 from mi_ref.analysis.metrics import Metric
 from mi_ref.analysis.prompt_pair import one_prompt
 from mi_ref.analysis.sweep_prefix import Prefix
-from mi_ref.attention_edits import Knockout, ScalePattern, SetPattern
 from mi_ref.errors import HookError, ShapeError
 from mi_ref.hooks import Edit
 from mi_ref.interventions import Intervention, indices
@@ -18,10 +17,7 @@ from mi_ref.model import LogitsWanted, Model
 from mi_ref.selection import Selector, select
 from mi_ref.sites import LayerPoint, Point, at
 from mi_ref.text import Prompt
-from mi_ref.value_edits import Add, Fill, Mean, ProjectOut, Replace, Scale
 
-_ROW_BY_ROW = (Replace, Add, Scale, Fill, ProjectOut, Knockout, ScalePattern, SetPattern)
-"""Interventions whose effect on a row depends on that row alone, and that heed `rows`."""
 _MOST_ROWS, _MOST_TOKENS = 16, 4096
 """Of a batch, unless the caller says how many rows: whichever is reached first."""
 
@@ -47,7 +43,10 @@ class SettledCell:
     @property
     def shareable(self) -> bool:
         """Whether this can be one row of a batch: bare functions and arrays cannot."""
-        return all(_acts_on_rows(point, edit) for point, edit in self.edits)
+        return all(
+            isinstance(edit, Intervention) and edit.row_by_row(point.site.axes)
+            for point, edit in self.edits
+        )
 
     def first_layer(self, model: Model) -> int:
         """Return the first layer that an edit is in; without one, how many layers there are."""
@@ -183,9 +182,9 @@ def _layer(point: Point, model: Model) -> int:
 
 def _checked(edit: Edit) -> Edit:
     """Return an edit if it means the one row that its cell has."""
-    if isinstance(edit, Intervention) and edit.rows is not None:
+    if isinstance(edit, Intervention) and "batch" in edit.where:
         try:
-            found = indices(edit.rows, 1)
+            found = indices(edit.where["batch"], 1)
         except IndexError as error:
             raise HookError(
                 f"{edit!r} in a sweep: rows {error}. A cell is one prompt: leave rows= out."
@@ -195,19 +194,6 @@ def _checked(edit: Edit) -> Edit:
     return edit
 
 
-def _acts_on_rows(point: Point, edit: Edit) -> bool:
-    if isinstance(edit, Mean):
-        return "batch" not in edit.over
-    if type(edit) not in _ROW_BY_ROW:
-        return False
-    value = getattr(edit, "direction" if isinstance(edit, ProjectOut) else "value", 0.0)
-    if isinstance(value, int | float):
-        return True
-    # Nested lists have no shape to look at; a batch of its own in a value would meet other rows.
-    shape = getattr(value, "shape", None)
-    return shape is not None and (len(shape) < len(point.site.axes) or shape[0] == 1)
-
-
 def _in_row(edit: Edit, row: int) -> Edit:
     assert isinstance(edit, Intervention)
-    return replace(edit, rows=(row,))
+    return edit.within(batch=(row,))

@@ -10,7 +10,6 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -159,7 +158,7 @@ def _edit_bytes(edit: Edit, backend: Backend) -> bytes:
     if not isinstance(edit, Intervention):
         return _value_bytes(edit, backend)
     parts = [type(edit).__name__.encode()]
-    parts += [f.name.encode() + _value_bytes(getattr(edit, f.name), backend) for f in fields(edit)]
+    parts += [word.encode() + _value_bytes(value, backend) for word, value in edit.described()]
     return b"\0".join(parts)
 
 

@@ -31,8 +31,8 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Run the command, from the checkpoint's headers alone."""
+    from mi_ref.decoder_points import decoder_hook_points
     from mi_ref.errors import ConfigError, HookError
-    from mi_ref.hook_points import decoder_hook_points
     from mi_ref.inspection import inspect_checkpoint
 
     found = inspect_checkpoint(arguments.model, revision=arguments.revision)
