@@ -1,8 +1,49 @@
-"""The operations of attention in array API terms; see :mod:`mi_ref.ops`, which gathers them."""
+"""The operations of attention in array API terms; :mod:`mi_ref.ops` gathers them.
+
+Queries stand at the last of the keys' positions: with as many queries as keys, that is all of them;
+with fewer, the keys before them belong to a past that was computed earlier.
+"""
 
 from __future__ import annotations
 
-from mi_ref._typing import Array, Float, Int, Namespace
+from mi_ref._typing import Array, Bool, Float, Int, Namespace
+
+
+def visible(
+    queries: Int[Array, " query_pos"],
+    keys: Int[Array, " key_pos"],
+    *,
+    window: int | None,
+    starts: Int[Array, " batch"] | None,
+    xp: Namespace,
+) -> Bool[Array, "*batch query_pos key_pos"]:
+    """Return which keys each query sees: this is the one definition of it.
+
+    Parameters
+    ----------
+    queries, keys : Array
+        Their positions, counted alike from anywhere.
+    window : int or None
+        Number of keys that a query sees, itself included; None for all keys up to itself.
+    starts : Array or None
+        Position at which each row's tokens begin. Keys before that are pads, which only they
+        themselves see.
+    xp
+        Namespace.
+
+    Returns
+    -------
+    Array
+        With a leading axis ``batch`` if `starts` is given.
+    """
+    rows, columns = queries[:, None], keys[None, :]
+    seen = columns <= rows
+    if window is not None:
+        seen = xp.logical_and(seen, columns > rows - window)
+    if starts is None:
+        return seen
+    begun = xp.logical_or(columns >= starts[:, None, None], columns == rows)
+    return xp.logical_and(seen, begun)
 
 
 def soft_cap(
@@ -22,22 +63,22 @@ def attention_scores(
     starts: Int[Array, " batch"] | None,
     xp: Namespace,
 ) -> Float[Array, "batch head query_pos key_pos"]:
-    """Return ``scale * q·k``, soft-capped, minus infinity where the query does not see the key.
+    """Return ``scale * q·k``, soft-capped, and minus infinity where the query does not see the key.
 
     The cap comes before the mask: capping minus infinity would give ``-softcap``.
 
     Parameters
     ----------
     q, k : Array
-        As they are dotted.
+        Queries and keys as used in the dot product: normed and rotated.
     scale : float
         Multiplies the dot product.
     softcap : float or None
         Bound on a score; see `soft_cap`.
-    window : int or None
-        Keys that a query sees, itself included; None for all up to itself.
-    starts : Array or None
-        Where each row's tokens begin: no query sees keys before that, but itself.
+    window, starts
+        See `visible`. Positions count from the first key.
+    xp
+        Namespace.
     """
     batch, n_query, n_heads, d_head = q.shape
     n_key, n_key_heads = k.shape[1], k.shape[2]
@@ -50,15 +91,10 @@ def attention_scores(
     if softcap is not None:
         scores = soft_cap(scores, softcap, reuse=True, xp=xp)
     scores = xp.reshape(scores, (batch, n_heads, n_query, n_key))
-    rows = xp.arange(n_query, device=q.device)[:, None] + (n_key - n_query)
-    columns = xp.arange(n_key, device=q.device)[None, :]
-    visible = columns <= rows
-    if window is not None:
-        visible = xp.logical_and(visible, columns > rows - window)
-    if starts is not None:
-        begun = xp.logical_or(columns >= starts[:, None, None], columns == rows)
-        visible = xp.logical_and(visible, begun)[:, None, :, :]
-    return xp.where(visible, scores, -xp.inf)
+    keys = xp.arange(n_key, device=q.device)
+    seen = visible(keys[n_key - n_query :], keys, window=window, starts=starts, xp=xp)
+    # [q, k] or [b, q, k] -> the same with an axis for the heads
+    return xp.where(seen[..., None, :, :], scores, -xp.inf)
 
 
 def softmax(

@@ -21,6 +21,7 @@ from mi_ref.attention_ops import (
     mix_values,
     soft_cap,
     softmax,
+    visible as visible,
 )
 from mi_ref.recurrence_ops import recurrence
 

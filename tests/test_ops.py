@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 from op_draws import ACTIVATIONS, ARGUMENTS, OPTIONS, Draw, flags
 
 from mi_ref import Backend
-from mi_ref.ops import Op, Ops, standard_ops
+from mi_ref.ops import Op, Ops, standard_ops, visible
 from mi_ref.testing import relative_error
 
 TOLERANCE = {"float64": 5e-15, "float32": 3e-6}
@@ -182,6 +182,68 @@ def test_what_a_query_sees_of_four_keys(tested: Backend) -> None:
     # 2 tanh(6 / 2) wherever anything is seen, and minus infinity elsewhere.
     assert set(scores[np.isfinite(scores)].round(14)) == {1.99010950737346}
     assert (scores[~np.isfinite(scores)] == -np.inf).all()
+
+
+@pytest.mark.parametrize(
+    ("window", "starts", "shown"),
+    [(None, None, ["xxx....", "xxxx...", "xxxxx.."]),
+     (2, None, [".xx....", "..xx...", "...xx.."]),
+     (None, 3, ["..x....", "...x...", "...xx.."]),
+     (2, 1, [".xx....", "..xx...", "...xx.."])],
+)  # fmt: skip
+def test_which_keys_are_visible_from_positions_that_start_late(
+    window: int | None, starts: int | None, shown: list[str], tested: Backend
+) -> None:
+    """Queries at positions 2 to 4 of seven keys; counted from elsewhere, they see the same."""
+    for shift in (0, 100):
+        rows, columns = (tested.from_host(np.arange(*ends) + shift) for ends in ((2, 5), (0, 7)))
+        begins = None if starts is None else tested.from_host(np.array([starts + shift]))
+        seen = visible(rows, columns, window=window, starts=begins, xp=tested.xp)
+        assert seen.shape == ((3, 7) if starts is None else (1, 3, 7))
+        host = tested.to_host(seen).reshape(3, 7)
+        assert ["".join("x" if each else "." for each in row) for row in host] == shown
+
+
+@pytest.mark.parametrize("n_pos", [9, 300])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("starts", [None, [0, 4]])
+@pytest.mark.parametrize("window", [None, 3, 130])
+@pytest.mark.parametrize("library", ["tested", "array-api-strict"])
+def test_attention_split_anywhere_is_the_whole(
+    library: str,
+    window: int | None,
+    starts: list[int] | None,
+    softcap: float | None,
+    n_pos: int,
+    tested: Backend,
+) -> None:
+    """The last queries on the keys of the past and their own give what all give together."""
+    own = library == "tested"
+    ops, asarray = (tested.ops, tested.from_host) if own else (DEFINITIONS, strict.asarray)
+    to_host = tested.to_host if own else np.asarray
+    xp = tested.xp if own else strict
+    rng = np.random.default_rng(n_pos)
+    q, k, v = (asarray(rng.normal(size=(2, n_pos, n, 4))) for n in (4, 2, 2))
+    begins = None if starts is None else asarray(np.array(starts))
+    options = {"scale": 0.5, "softcap": softcap, "window": window, "starts": begins}
+    whole = to_host(ops.attention(q, k, v, **options))
+    scores = to_host(ops.attention_scores(q, k, **options))
+    for split in range(1, n_pos) if n_pos < 10 else (1, 127, 128, 129, n_pos - 1):
+        new = [xp.asarray(x[:, split:, ...], copy=True) for x in (q, k, v)]
+        keys, values = (
+            xp.concat([past[:, :split, ...], x], axis=1)
+            for past, x in zip((k, v), new[1:], strict=True)
+        )
+        found = to_host(ops.attention(new[0], keys, values, **options))
+        assert relative_error(found, whole[:, split:]) < TOLERANCE["float64"]
+        part = ops.attention_scores(new[0], keys, **options)
+        hidden = np.isneginf(to_host(part))
+        assert np.array_equal(hidden, np.isneginf(scores[:, :, split:]))
+        error = relative_error(to_host(part)[~hidden], scores[:, :, split:][~hidden])
+        assert error < TOLERANCE["float64"]
+        pattern = ops.attention_pattern(part, reuse=False, masked=True)
+        mixed = to_host(ops.mix_values(pattern, values, masked=True))
+        assert relative_error(mixed, whole[:, split:]) < TOLERANCE["float64"]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mi_ref.ops import visible
 from mi_ref_backends.numpy_memory import NpArray, empty, empty_like
 
 _BLOCK = 128
@@ -36,7 +37,9 @@ def attention_scores(
     for start, stop, seen in _blocks(n_query, n_key):
         block = scores[..., start:stop, :]
         np.matmul(queries[..., start:stop, :], keys[:, :, None, :, :seen], out=block[..., :seen])
-        _cap_and_mask(block[..., :seen], softcap, window, starts)
+        _cap_and_mask(
+            block[..., :seen], softcap, _mask(stop - start, seen, window, starts, q.dtype)
+        )
         block[..., seen:] = -np.inf
     return scores.reshape(batch, n_heads, n_query, n_key)
 
@@ -93,11 +96,12 @@ def attention(
     queries, keys, values = _queries(q, n_kv_heads, scale), _transposed(k), _transposed(v)
     z = _empty_heads(batch, n_query, n_kv_heads, n_heads, d_head, v.dtype)
     for start, stop, seen in _blocks(n_query, n_key):
+        mask = _mask(stop - start, seen, window, starts, q.dtype)
         step = max(1, _CHUNK * n_kv_heads // (n_heads * (stop - start) * seen))
         for first in range(0, n_kv_heads, step):
             heads = slice(first, first + step)
             block = queries[:, heads, :, start:stop] @ keys[:, heads, None, :, :seen]
-            _cap_and_mask(block, softcap, window, starts)
+            _cap_and_mask(block, softcap, mask)
             _softmax(block, block)
             z[:, heads, ..., start:stop] = values[:, heads, None, :, :seen] @ block.mT
     return _joined(z)
@@ -154,28 +158,39 @@ def _joined(z: NpArray) -> NpArray:
     return z.reshape(batch, n_kv_heads * group, d_head, n_pos).transpose(0, 3, 1, 2)
 
 
-def _cap_and_mask(
-    block: NpArray, softcap: float | None, window: int | None, starts: NpArray | None
-) -> None:
-    """Cap the scores of some queries, the last of which sees the last key, and hide the rest."""
+def _cap_and_mask(block: NpArray, softcap: float | None, mask: NpArray) -> None:
+    """Cap scores, and hide those of the last keys that `mask` hides."""
     if softcap is not None:
         soft_cap(block, softcap, reuse=True)
-    n_rows, n_keys = block.shape[-2:]
-    # Without a window only the last keys are hidden from anyone.
-    width = n_rows if window is None or window >= n_keys else n_keys
-    block[..., -width:] += _hidden(n_rows, width, window, block.dtype)
+    block[..., -mask.shape[-1] :] += mask
+
+
+def _mask(
+    n_rows: int, n_keys: int, window: int | None, starts: NpArray | None, dtype: Any
+) -> NpArray:
+    """Return minus infinity at the keys that each of the last `n_rows` positions does not see.
+
+    It is zero at the others, and holds only the last keys where all queries see those before.
+    """
     if starts is not None:
-        before = np.arange(n_keys) < starts[:, None]  # [batch, key_pos]
-        own = np.eye(n_rows, n_keys, n_keys - n_rows, dtype=bool)
-        hidden = before[:, None, :] & ~own
-        block += np.where(hidden, block.dtype.type(-np.inf), 0)[:, None, None]
+        hidden = _hidden(n_rows, n_keys, window, starts, dtype)
+        return hidden[:, None, None]  # [b, q, k] -> [b, kv_head, group, q, k]
+    no_window = window is None or window >= n_keys
+    return _shared_mask(n_rows, n_rows if no_window else n_keys, window, dtype)
 
 
 @lru_cache(maxsize=64)
-def _hidden(n_rows: int, n_keys: int, window: int | None, dtype: Any) -> NpArray:
-    """Return minus infinity at keys after each query's own or before its window, else zero."""
-    distance = np.arange(n_keys - n_rows, n_keys)[:, None] - np.arange(n_keys)
-    seen = (distance >= 0) & (distance < (window or n_keys))
-    hidden: NpArray = np.where(seen, dtype.type(0), dtype.type(-np.inf))
+def _shared_mask(n_rows: int, n_keys: int, window: int | None, dtype: Any) -> NpArray:
+    """Return the mask of every row of a batch, made once for all layers."""
+    hidden = _hidden(n_rows, n_keys, window, None, dtype)
     hidden.flags.writeable = False
+    return hidden
+
+
+def _hidden(
+    n_rows: int, n_keys: int, window: int | None, starts: NpArray | None, dtype: Any
+) -> NpArray:
+    keys = np.arange(n_keys)
+    seen = visible(keys[n_keys - n_rows :], keys, window=window, starts=starts, xp=np)
+    hidden: NpArray = np.where(seen, dtype.type(0), dtype.type(-np.inf))
     return hidden
