@@ -47,9 +47,9 @@ def visible(
 
 
 def soft_cap(
-    x: Float[Array, "*shape"], limit: float, *, reuse: bool, xp: Namespace
+    x: Float[Array, "*shape"], limit: float, *, overwrite: bool = False, xp: Namespace
 ) -> Float[Array, "*shape"]:
-    """Return ``limit * tanh(x / limit)``. `reuse` gives up `x`."""
+    """Return ``limit * tanh(x / limit)``."""
     return xp.tanh(x / limit) * limit
 
 
@@ -89,7 +89,7 @@ def attention_scores(
     queries = xp.reshape(queries, (batch, n_key_heads, group * n_query, d_head))
     scores = queries @ xp.permute_dims(k, (0, 2, 3, 1)) * scale
     if softcap is not None:
-        scores = soft_cap(scores, softcap, reuse=True, xp=xp)
+        scores = soft_cap(scores, softcap, xp=xp)
     scores = xp.reshape(scores, (batch, n_heads, n_query, n_key))
     keys = xp.arange(n_key, device=q.device)
     seen = visible(keys[n_key - n_query :], keys, window=window, starts=starts, xp=xp)
@@ -98,9 +98,9 @@ def attention_scores(
 
 
 def softmax(
-    scores: Float[Array, "*rows key_pos"], *, reuse: bool, xp: Namespace
+    scores: Float[Array, "*rows key_pos"], *, overwrite: bool = False, xp: Namespace
 ) -> Float[Array, "*rows key_pos"]:
-    """Return the softmax over the last axis. `reuse` gives up `scores`."""
+    """Return the softmax over the last axis."""
     powers = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))
     return powers / xp.sum(powers, axis=-1, keepdims=True)
 
@@ -108,28 +108,20 @@ def softmax(
 def attention_pattern(
     scores: Float[Array, "batch head query_pos key_pos"],
     *,
-    reuse: bool,
-    masked: bool,
+    overwrite: bool = False,
     xp: Namespace,
 ) -> Float[Array, "batch head query_pos key_pos"]:
-    """Return the softmax over keys. `reuse` gives up `scores`.
-
-    `masked` promises that keys after the query have minus infinity, and may be left out.
-    """
-    return softmax(scores, reuse=reuse, xp=xp)
+    """Return the softmax over keys."""
+    return softmax(scores, xp=xp)
 
 
 def mix_values(
     pattern: Float[Array, "batch head query_pos key_pos"],
     v: Float[Array, "batch key_pos kv_head d_head"],
     *,
-    masked: bool,
     xp: Namespace,
 ) -> Float[Array, "batch query_pos head d_head"]:
-    """Return each head's values weighted by its pattern.
-
-    `masked` promises that keys after the query have weight zero, and may be left out.
-    """
+    """Return each head's values weighted by its pattern."""
     batch, n_heads, n_query, n_key = pattern.shape
     n_key_heads, d_head = v.shape[2], v.shape[3]
     group = n_heads // n_key_heads
@@ -154,4 +146,4 @@ def attention(
     scores = attention_scores(
         q, k, scale=scale, softcap=softcap, window=window, starts=starts, xp=xp
     )
-    return mix_values(softmax(scores, reuse=True, xp=xp), v, masked=True, xp=xp)
+    return mix_values(softmax(scores, xp=xp), v, xp=xp)

@@ -16,7 +16,7 @@ def expert_weights(
 ) -> Float[Array, "batch pos expert"]:
     """Return what each expert's output is multiplied with: a softmax cut to the highest few."""
     xp = backend.xp
-    probabilities = backend.ops.softmax(router_logits, reuse=False)
+    probabilities = backend.ops.softmax(router_logits)
     chosen, ids = backend.ops.top_k(probabilities, mlp.n_active)
     if mlp.renormalise:
         chosen = chosen / xp.sum(chosen, axis=-1, keepdims=True)
@@ -71,5 +71,5 @@ def _run(x: Array, w: MLPParams, mlp: Experts, backend: Backend) -> Array:
     rows = x[None, :, :]
     pre = ops.linear(rows, w.gate.weight, w.gate.bias)
     pre_linear = ops.linear(rows, w.into.weight, w.into.bias)
-    post = ops.gate(pre, pre_linear, mlp.act_fn, reuse=True)
+    post = ops.gate(pre, pre_linear, mlp.act_fn, overwrite=True)
     return ops.linear(post, w.out.weight, w.out.bias)[0, :, :]

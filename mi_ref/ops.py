@@ -1,8 +1,9 @@
 """The operations of a forward pass in array API terms: their definition, for every library.
 
 A backend may replace any of them by a faster version of its own, which the tests compare with the
-definition here. ``reuse=True`` tells such a version that the caller will not look at the named
-argument again, so that it may be overwritten; the definitions never overwrite anything.
+definition here. No operation changes its arguments, with one exception: ``overwrite=True`` lets
+such a version write over its first argument, which the caller owns: it made the array, and nobody
+else holds it. The definitions ignore it.
 """
 
 from __future__ import annotations
@@ -184,11 +185,11 @@ def gate(
     pre_linear: Float[Array, "*shape"],
     name: str,
     *,
-    reuse: bool,
+    overwrite: bool = False,
     xp: Namespace,
     erf: Callable[[Array], Array],
 ) -> Float[Array, "*shape"]:
-    """Return ``activation(pre) * pre_linear``. `reuse` gives up `pre`."""
+    """Return ``activation(pre) * pre_linear``."""
     return activation(pre, name, xp=xp, erf=erf) * pre_linear
 
 
@@ -197,13 +198,10 @@ def rotate(
     cos: Float[Array, "*rows pos half"],
     sin: Float[Array, "*rows pos half"],
     *,
-    reuse: bool,
+    overwrite: bool = False,
     xp: Namespace,
 ) -> Float[Array, "batch pos head d_head"]:
-    """Turn each pair ``(i, i + half)`` of coordinates by its position's angle; pass the rest on.
-
-    `reuse` gives up `x`.
-    """
+    """Turn each pair ``(i, i + half)`` of coordinates by its position's angle; keep the rest."""
     half = cos.shape[-1]
     cos, sin = cos[..., :, None, :], sin[..., :, None, :]
     first, second, passed = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]

@@ -121,10 +121,6 @@ class HookPlan:
             )
         refuse_idle(self._watched or ())
 
-    def edits(self, point: Point) -> bool:
-        """Whether this call edits at `point`, at which something is asked."""
-        return bool(self._actions[point].edits)
-
     def steps(self, point: Point) -> Steps:
         """Return what is asked at a `point` that is passed position by position."""
         actions = self._actions[point]
@@ -228,25 +224,30 @@ class HookPlan:
 class Tap:
     """Where the forward pass hands over an activation: ``x = tap(at.resid_mid, x)``."""
 
-    __slots__ = ("_plan", "_points")
+    __slots__ = ("_held", "_plan", "_points")
 
     def __init__(self, plan: HookPlan, points: Mapping[Site, Point]) -> None:
         self._plan = plan
         self._points = points
+        self._held: list[Array] = []
 
     def __call__(self, site: Site, x: Array) -> Array:
         """Return what flows on from `site`."""
         point = self._points.get(site)
-        return x if point is None else self._plan.fire(point, x)
+        if point is None:
+            return x
+        x = self._plan.fire(point, x)
+        self._held.append(x)
+        return x
+
+    def free(self, x: Array) -> bool:
+        """Whether nobody but the pass holds `x`, so that an operation may overwrite it."""
+        # By identity: a view of a held array would pass for free.
+        return not any(x is held for held in self._held)
 
     def wants(self, *sites: Site) -> bool:
         """Whether anything is asked at one of these sites."""
         return any(site in self._points for site in sites)
-
-    def edits(self, site: Site) -> bool:
-        """Whether what passes at this site may be changed."""
-        point = self._points.get(site)
-        return point is not None and self._plan.edits(point)
 
     def steps(self, site: Site) -> Steps | None:
         """Return what is asked at a site that is passed position by position."""
@@ -266,11 +267,11 @@ class _NoTap(Tap):
         """Return `x`."""
         return x
 
-    def wants(self, *sites: Site) -> bool:
-        """Return False."""
-        return False
+    def free(self, x: Array) -> bool:
+        """Return True."""
+        return True
 
-    def edits(self, site: Site) -> bool:
+    def wants(self, *sites: Site) -> bool:
         """Return False."""
         return False
 

@@ -106,7 +106,7 @@ class Run:
             If this run has no logits there.
         """
         row, backend = self.logits_at(pos, batch), self.model.backend
-        weights = backend.ops.softmax(row, reuse=False)
+        weights = backend.ops.softmax(row)
         values, ids = backend.ops.top_k(row, min(k, row.shape[0]))
         chosen = backend.to_host(backend.xp.take(weights, ids, axis=0)).tolist()
         best = zip(

@@ -48,16 +48,16 @@ def test_a_hidden_write_in_the_core_would_be_seen(read_only: Backend) -> None:
 
 
 def test_a_hidden_write_in_a_kernel_would_be_seen(guarded: Callable[[Op], Op]) -> None:
-    def spoil(first: Any, second: Any, *, reuse: bool) -> None:
+    def spoil(first: Any, second: Any, *, overwrite: bool) -> None:
         first[...] = 0.0
-        if not reuse:
+        if not overwrite:
             second[...] = 0.0
 
     x, y = np.ones(3), np.ones(3)
-    guarded(spoil)(x, y, reuse=True)
+    guarded(spoil)(x, y, overwrite=True)
     assert (x == 0.0).all()
     with pytest.raises(ValueError, match="read-only"):
-        guarded(spoil)(x, y, reuse=False)
+        guarded(spoil)(x, y, overwrite=False)
 
 
 def defined(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -93,7 +93,7 @@ def compare(
     before = [x.copy() if isinstance(x, np.ndarray) else x for x in arguments]
     desired = defined(name, arguments, options)
     # Drawn arrays may share memory with themselves; a kernel that may write gets one of its own.
-    spared = 1 if options.get("reuse") else 0
+    spared = 1 if options.get("overwrite") else 0
     given = [
         tested.from_host(x.copy("K") if n < spared else x) if isinstance(x, np.ndarray) else x
         for n, x in enumerate(arguments)
@@ -161,10 +161,10 @@ def test_long_prompts(n_pos: int, dtype: str, tested: Backend) -> None:
     # One future key, far off, is shown all the same: what an edit of the scores may do.
     shown = causal.copy()
     shown[1, 3, 2, -1] = 2.0
-    for scores, masked in ((causal, True), (causal, False), (dense, False), (shown, False)):
-        for reuse in (False, True):
-            compare(tested, "attention_pattern", (scores,), dtype, masked=masked, reuse=reuse)
-        compare(tested, "mix_values", (np.exp(scores), v), dtype, masked=masked)
+    for scores in (causal, dense, shown):
+        for overwrite in (False, True):
+            compare(tested, "attention_pattern", (scores,), dtype, overwrite=overwrite)
+        compare(tested, "mix_values", (np.exp(scores), v), dtype)
     x, weight, bias = (rng.normal(size=s).astype(dtype) for s in ((2, n_pos, 6), (64, 6), (64,)))
     for added in (None, bias):
         compare(tested, "linear", (x, weight, added), dtype)
@@ -241,17 +241,17 @@ def test_attention_split_anywhere_is_the_whole(
         assert np.array_equal(hidden, np.isneginf(scores[:, :, split:]))
         error = relative_error(to_host(part)[~hidden], scores[:, :, split:][~hidden])
         assert error < TOLERANCE["float64"]
-        pattern = ops.attention_pattern(part, reuse=False, masked=True)
-        mixed = to_host(ops.mix_values(pattern, values, masked=True))
+        pattern = ops.attention_pattern(part)
+        mixed = to_host(ops.mix_values(pattern, values))
         assert relative_error(mixed, whole[:, split:]) < TOLERANCE["float64"]
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("reuse", [False, True])
-def test_softmax_of_great_and_missing_scores(reuse: bool, dtype: str, tested: Backend) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_softmax_of_great_and_missing_scores(overwrite: bool, dtype: str, tested: Backend) -> None:
     great = np.array([[1e30, 1e30, -np.inf], [-1e30, -1e30, -1e30], [-np.inf, 3.0, -np.inf]])
     scores = tested.from_host(great.astype(dtype).reshape(1, 1, 3, 3))
-    pattern = tested.to_host(tested.ops.softmax(scores, reuse=reuse))[0, 0]
+    pattern = tested.to_host(tested.ops.softmax(scores, overwrite=overwrite))[0, 0]
     third = 1 / 3
     expected = [[0.5, 0.5, 0.0], [third, third, third], [0.0, 1.0, 0.0]]
     assert pattern.tolist() == [pytest.approx(row, rel=1e-7) for row in expected]
@@ -262,8 +262,8 @@ def test_softmax_of_great_and_missing_scores(reuse: bool, dtype: str, tested: Ba
 def test_activations_far_out(name: str, dtype: str, tested: Backend) -> None:
     x = np.array([[-1e4, -100.0, -0.0, 0.0, 100.0, 1e4]], dtype=dtype)
     ones = tested.from_host(np.ones_like(x))
-    for reuse in (False, True):
-        found = tested.ops.gate(tested.from_host(x.copy()), ones, name, reuse=reuse)
+    for overwrite in (False, True):
+        found = tested.ops.gate(tested.from_host(x.copy()), ones, name, overwrite=overwrite)
         expected = [[0.0, 0.0, 0.0, 0.0, 100.0, 1e4]]
         assert tested.to_host(found).tolist() == [pytest.approx(row, abs=1e-30) for row in expected]
 

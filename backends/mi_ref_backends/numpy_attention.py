@@ -44,28 +44,28 @@ def attention_scores(
     return scores.reshape(batch, n_heads, n_query, n_key)
 
 
-def soft_cap(x: NpArray, limit: float, *, reuse: bool) -> NpArray:
+def soft_cap(x: NpArray, limit: float, *, overwrite: bool = False) -> NpArray:
     """Cap in one array: see `mi_ref.ops.soft_cap`."""
-    out: NpArray = np.divide(x, x.dtype.type(limit), out=x if reuse else empty_like(x))
+    out: NpArray = np.divide(x, x.dtype.type(limit), out=x if overwrite else empty_like(x))
     np.tanh(out, out=out)
     out *= x.dtype.type(limit)
     return out
 
 
-def attention_pattern(scores: NpArray, *, reuse: bool, masked: bool) -> NpArray:
+def attention_pattern(scores: NpArray, *, overwrite: bool = False) -> NpArray:
     """Normalize what is visible: see `mi_ref.ops.attention_pattern`."""
     n_query, n_key = scores.shape[-2:]
-    pattern = scores if reuse else empty(scores.shape, scores.dtype)
+    pattern = scores if overwrite else empty(scores.shape, scores.dtype)
     for start, stop, seen in _blocks(n_query, n_key):
         hidden = scores[..., start:stop, seen:]
-        if hidden.size and not masked and hidden.max() != -np.inf:
+        if hidden.size and hidden.max() != -np.inf:
             seen = n_key
         _softmax(scores[..., start:stop, :seen], pattern[..., start:stop, :seen])
         pattern[..., start:stop, seen:] = 0
     return pattern
 
 
-def mix_values(pattern: NpArray, v: NpArray, *, masked: bool) -> NpArray:
+def mix_values(pattern: NpArray, v: NpArray) -> NpArray:
     """Mix into feature-major heads: see `mi_ref.ops.mix_values`."""
     batch, n_heads, n_query, n_key = pattern.shape
     n_kv_heads, d_head = v.shape[2:]
@@ -75,7 +75,7 @@ def mix_values(pattern: NpArray, v: NpArray, *, masked: bool) -> NpArray:
     for start, stop, seen in _blocks(n_query, n_key):
         rows = grouped[..., start:stop, :]
         z[..., start:stop] = values[..., :seen] @ rows[..., :seen].mT
-        if not masked and rows[..., seen:].any():
+        if rows[..., seen:].any():
             z[..., start:stop] += values[..., seen:] @ rows[..., seen:].mT
     return _joined(z)
 
@@ -107,9 +107,9 @@ def attention(
     return _joined(z)
 
 
-def softmax(x: NpArray, *, reuse: bool) -> NpArray:
+def softmax(x: NpArray, *, overwrite: bool = False) -> NpArray:
     """Normalize the last axis: see `mi_ref.ops.softmax`."""
-    out = x if reuse else np.empty_like(x)
+    out = x if overwrite else np.empty_like(x)
     _softmax(x, out)
     return out
 
@@ -161,7 +161,7 @@ def _joined(z: NpArray) -> NpArray:
 def _cap_and_mask(block: NpArray, softcap: float | None, mask: NpArray) -> None:
     """Cap scores, and hide those of the last keys that `mask` hides."""
     if softcap is not None:
-        soft_cap(block, softcap, reuse=True)
+        soft_cap(block, softcap, overwrite=True)
     block[..., -mask.shape[-1] :] += mask
 
 

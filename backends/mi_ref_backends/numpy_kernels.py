@@ -5,7 +5,7 @@ Then a product is ``weight @ x`` with both operands as they lie, which streams a
 and runs up to twice as fast on few tokens as ``x @ weight.T``; splitting into heads, and joining
 them, moves nothing. Arrays in any other order are taken too, only slower.
 
-What is overwritten here was made here, or given up by the caller with ``reuse=True``.
+What is overwritten here was made here, or given up by the caller with ``overwrite=True``.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def activation(x: NpArray, name: str) -> NpArray:
     return _ACTIVATIONS[name](x)
 
 
-def gate(pre: NpArray, pre_linear: NpArray, name: str, *, reuse: bool) -> NpArray:
+def gate(pre: NpArray, pre_linear: NpArray, name: str, *, overwrite: bool = False) -> NpArray:
     """Gate chunk by chunk: see `mi_ref.ops.gate`."""
     function = _ACTIVATIONS[name]
     flat, factor = _flat(pre), _flat(pre_linear)
@@ -121,7 +121,7 @@ def gate(pre: NpArray, pre_linear: NpArray, name: str, *, reuse: bool) -> NpArra
         gated = function(pre)
         gated *= pre_linear
         return gated
-    out = pre if reuse else empty_like(pre)
+    out = pre if overwrite else empty_like(pre)
     target = _flat(out)
     assert target is not None
     for start in range(0, flat.size, _CHUNK):
@@ -198,18 +198,18 @@ _ACTIVATIONS: dict[str, Callable[[NpArray], NpArray]] = {
 }
 
 
-def rotate(x: NpArray, cos: NpArray, sin: NpArray, *, reuse: bool) -> NpArray:
+def rotate(x: NpArray, cos: NpArray, sin: NpArray, *, overwrite: bool = False) -> NpArray:
     """Rotate in place if allowed: see `mi_ref.ops.rotate`."""
     half = cos.shape[-1]
     cos, sin = cos[..., :, None, :], sin[..., :, None, :]
     first, second = x[..., :half], x[..., half : 2 * half]
     first_sin, second_sin = first * sin, second * sin
-    out = x if reuse else empty_like(x)
+    out = x if overwrite else empty_like(x)
     lower, upper = out[..., :half], out[..., half : 2 * half]
     np.multiply(first, cos, out=lower)
     lower -= second_sin
     np.multiply(second, cos, out=upper)
     upper += first_sin
-    if not reuse:
+    if not overwrite:
         out[..., 2 * half :] = x[..., 2 * half :]
     return out
