@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mi_ref.cache import Cache as Cache
     from mi_ref.edit_files import load_edits as load_edits, save_edits as save_edits
     from mi_ref.errors import (
+        ArgumentError as ArgumentError,
         BackendError as BackendError,
         ConfigError as ConfigError,
         HookError as HookError,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
+    "ArgumentError": "errors",
     "Backend": "backend",
     "BackendError": "errors",
     "Cache": "cache",

@@ -83,7 +83,7 @@ def attention_scores(
     batch, n_query, n_heads, d_head = q.shape
     n_key, n_key_heads = k.shape[1], k.shape[2]
     group = n_heads // n_key_heads
-    # [b, p, h, d] -> [b, kv, group * p, d]: the queries that share a key head in one product
+    # [b, p, h, d] -> [b, kv, group * p, d]: one product for all queries that share a key head
     queries = xp.reshape(q, (batch, n_query, n_key_heads, group, d_head))
     queries = xp.permute_dims(queries, (0, 2, 3, 1, 4))
     queries = xp.reshape(queries, (batch, n_key_heads, group * n_query, d_head))
@@ -142,7 +142,7 @@ def attention(
     starts: Int[Array, " batch"] | None,
     xp: Namespace,
 ) -> Float[Array, "batch query_pos head d_head"]:
-    """Return attention as a whole, for when nobody looks at scores or pattern."""
+    """Return the whole of attention, for when neither scores nor pattern are needed."""
     scores = attention_scores(
         q, k, scale=scale, softcap=softcap, window=window, starts=starts, xp=xp
     )

@@ -2,17 +2,20 @@
 
 ::
 
-    MiRefError                     everything raised on purpose
-    ├── ConfigError  (ValueError)   config.json: a key missing, unread, contradictory
-    ├── WeightError  (ValueError)   a tensor missing, unused, misshapen, not finite
-    ├── TokenError   (ValueError)   text or token ids that cannot be used
-    ├── ShapeError   (ValueError)   an array of the wrong shape, dtype or device
-    ├── HookError    (LookupError)  a hook point that does not exist, or never fired
-    ├── BackendError (LookupError)  a backend that is not installed or cannot run
-    └── HubError     (OSError)      a checkpoint that cannot be fetched or found
+    MiRefError (Exception)              everything raised on purpose
+    ├── ConfigError (ValueError)        config.json: a key missing, unread, contradictory
+    ├── WeightError (ValueError)        a tensor missing, unused, misshapen, not finite
+    ├── ArgumentError (ValueError)      an argument with a value that its call does not take
+    ├── TokenError (ValueError)         text or token ids that cannot be used
+    │   └── PairsError                  pairs of prompts that cannot be used, each with the reason
+    ├── ShapeError (ValueError)         an array of the wrong shape, dtype or device
+    ├── HookError (LookupError)         a hook point that does not exist, or never fired
+    ├── BackendError (LookupError)      a backend that is not installed or cannot run
+    ├── SweepError (ValueError)         a file that belongs to another sweep, or to none
+    └── HubError (OSError)              a checkpoint that cannot be fetched or found
 
-Messages say what is wrong (with the value), what was needed and where that comes from, and the
-next step. They list every fault found, not the first.
+Messages say what is wrong (with the value), what was expected and where that comes from, and the
+next step. They list every fault found, not only the first.
 """
 
 from __future__ import annotations
@@ -28,6 +31,10 @@ class ConfigError(MiRefError, ValueError):
 
 class WeightError(MiRefError, ValueError):
     """A checkpoint's tensors do not fit its configuration."""
+
+
+class ArgumentError(MiRefError, ValueError):
+    """An argument has a value that this call does not take."""
 
 
 class TokenError(MiRefError, ValueError):
@@ -46,7 +53,7 @@ class HookError(MiRefError, LookupError):
     """A hook point does not exist here, cannot be used so, or never fired."""
 
     def __str__(self) -> str:
-        """Return the message itself: LookupError's own ``str`` is that of its arguments."""
+        """Return the message as written; a KeyError, say, would show its repr."""
         return str(self.args[0]) if self.args else ""
 
 
@@ -55,7 +62,7 @@ class BackendError(MiRefError, LookupError):
 
 
 class SweepError(MiRefError, ValueError):
-    """A file of a sweep that is not this one's, or a sweep that no file can identify."""
+    """A file belongs to another sweep, or a sweep has no content that a file can identify."""
 
 
 class HubError(MiRefError, OSError):

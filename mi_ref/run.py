@@ -143,7 +143,7 @@ class Run:
         assert self.padding is not None
         try:
             return self.padding.column(row, pos)
-        except IndexError as error:
+        except ShapeError as error:
             raise ShapeError(f"pos={pos}, batch={row}: {error}") from None
 
     @property

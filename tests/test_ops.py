@@ -14,7 +14,8 @@ from hypothesis import given, settings, strategies as st
 from op_draws import ACTIVATIONS, ARGUMENTS, OPTIONS, Draw, flags
 
 from mi_ref import Backend
-from mi_ref.ops import Op, Ops, standard_ops, visible
+from mi_ref.errors import ArgumentError
+from mi_ref.ops import ACTIVATIONS as ACTIVATION_NAMES, Op, Ops, standard_ops, visible
 from mi_ref.testing import relative_error
 
 TOLERANCE = {"float64": 5e-15, "float32": 3e-6}
@@ -273,6 +274,16 @@ def test_what_is_not_a_number_stays_none(name: str, tested: Backend) -> None:
     found = tested.to_host(tested.ops.activation(tested.from_host(np.array([[np.nan, 1.0]])), name))
     assert np.isnan(found[0, 0])
     assert np.isfinite(found[0, 1])
+
+
+def test_activations_by_name(tested: Backend) -> None:
+    x = tested.from_host(np.array([[-1.0, 2.0]]))
+    for name in ACTIVATION_NAMES:
+        assert tested.ops.activation(x, name).shape == (1, 2)
+    with pytest.raises(ArgumentError, match="no activation function is named 'swish': expected on"):
+        tested.ops.activation(x, "swish")
+    with pytest.raises(ArgumentError, match="no activation function is named 'swish'"):
+        DEFINITIONS.activation(strict.asarray([1.0]), "swish")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
-"""Attention on NumPy: products on the heads as they lie, by blocks of queries, no masked block.
+"""Attention on NumPy: by blocks of queries, with no copy of the heads and no wholly masked block.
 
-Whether scores and pattern are looked at or not, the same products and sums run on the same blocks,
+The same products and sums run on the same blocks whether or not scores and pattern are looked at,
 so that looking changes no bit of the result.
 """
 
@@ -16,7 +16,7 @@ from mi_ref.ops import visible
 from mi_ref_backends.numpy_memory import NpArray, empty, empty_like
 
 _BLOCK = 128
-# Elements that are worked on while they stay in a core's cache.
+# Elements processed at a time, so that they stay in a core's cache.
 _CHUNK = 1 << 16
 
 
@@ -29,7 +29,7 @@ def attention_scores(
     window: int | None,
     starts: NpArray | None,
 ) -> NpArray:
-    """Score in one new array: see `mi_ref.ops.attention_scores`."""
+    """Compute scores in one new array: see `mi_ref.ops.attention_scores`."""
     batch, n_query, n_heads, _ = q.shape
     n_key, n_kv_heads = k.shape[1:3]
     queries, keys = _queries(q, n_kv_heads, scale), _transposed(k)
@@ -53,7 +53,7 @@ def soft_cap(x: NpArray, limit: float, *, overwrite: bool = False) -> NpArray:
 
 
 def attention_pattern(scores: NpArray, *, overwrite: bool = False) -> NpArray:
-    """Normalize what is visible: see `mi_ref.ops.attention_pattern`."""
+    """Normalize over the visible keys: see `mi_ref.ops.attention_pattern`."""
     n_query, n_key = scores.shape[-2:]
     pattern = scores if overwrite else empty(scores.shape, scores.dtype)
     for start, stop, seen in _blocks(n_query, n_key):
@@ -90,7 +90,7 @@ def attention(
     window: int | None,
     starts: NpArray | None,
 ) -> NpArray:
-    """Attend block by block, some heads at a time: see `mi_ref.ops.attention`."""
+    """Attend block by block, a few heads at a time: see `mi_ref.ops.attention`."""
     batch, n_query, n_heads, d_head = q.shape
     n_key, n_kv_heads = k.shape[1:3]
     queries, keys, values = _queries(q, n_kv_heads, scale), _transposed(k), _transposed(v)
@@ -108,7 +108,7 @@ def attention(
 
 
 def softmax(x: NpArray, *, overwrite: bool = False) -> NpArray:
-    """Normalize the last axis: see `mi_ref.ops.softmax`."""
+    """Normalize over the last axis: see `mi_ref.ops.softmax`."""
     out = x if overwrite else np.empty_like(x)
     _softmax(x, out)
     return out
@@ -125,7 +125,7 @@ def _softmax(x: NpArray, out: NpArray) -> None:
 
 
 def _blocks(n_query: int, n_key: int) -> Iterator[tuple[int, int, int]]:
-    """Yield first query, end of queries, and end of the keys that the last of them sees."""
+    """Yield the first query of each block, its end, and the end of the keys that it sees."""
     for start in range(0, n_query, _BLOCK):
         stop = min(start + _BLOCK, n_query)
         yield start, stop, n_key - n_query + stop
@@ -147,7 +147,7 @@ def _transposed(x: NpArray) -> NpArray:
 def _empty_heads(
     batch: int, n_pos: int, n_kv_heads: int, n_heads: int, d_head: int, dtype: Any
 ) -> NpArray:
-    """Return [b, kv_head, group, d, p] whose memory lies as [kv_head, group, d, b, p]."""
+    """Return an array [b, kv_head, group, d, p] whose memory order is [kv_head, group, d, b, p]."""
     shape = (n_kv_heads, n_heads // n_kv_heads, d_head, batch, n_pos)
     return empty(shape, dtype).transpose(3, 0, 1, 2, 4)
 
@@ -159,7 +159,7 @@ def _joined(z: NpArray) -> NpArray:
 
 
 def _cap_and_mask(block: NpArray, softcap: float | None, mask: NpArray) -> None:
-    """Cap scores, and hide those of the last keys that `mask` hides."""
+    """Cap scores in place, and hide those of the last keys as `mask` says."""
     if softcap is not None:
         soft_cap(block, softcap, overwrite=True)
     block[..., -mask.shape[-1] :] += mask
