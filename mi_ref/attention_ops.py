@@ -1,14 +1,55 @@
-"""The operations of attention in array API terms; see :mod:`mi_ref.ops`, which gathers them."""
+"""The operations of attention in array API terms; :mod:`mi_ref.ops` gathers them.
+
+Queries stand at the last of the keys' positions: with as many queries as keys, that is all of them;
+with fewer, the keys before them belong to a past that was computed earlier.
+"""
 
 from __future__ import annotations
 
-from mi_ref._typing import Array, Float, Int, Namespace
+from mi_ref._typing import Array, Bool, Float, Int, Namespace
+
+
+def visible(
+    queries: Int[Array, " query_pos"],
+    keys: Int[Array, " key_pos"],
+    *,
+    window: int | None,
+    starts: Int[Array, " batch"] | None,
+    xp: Namespace,
+) -> Bool[Array, "*batch query_pos key_pos"]:
+    """Return which keys each query sees: this is the one definition of it.
+
+    Parameters
+    ----------
+    queries, keys : Array
+        Their positions, counted alike from anywhere.
+    window : int or None
+        Number of keys that a query sees, itself included; None for all keys up to itself.
+    starts : Array or None
+        Position at which each row's tokens begin. Keys before that are pads, which only they
+        themselves see.
+    xp
+        Namespace.
+
+    Returns
+    -------
+    Array
+        With a leading axis ``batch`` if `starts` is given.
+    """
+    rows, columns = queries[:, None], keys[None, :]
+    seen = columns <= rows
+    if window is not None:
+        seen = xp.logical_and(seen, columns > rows - window)
+    if starts is None:
+        return seen
+    begun = xp.logical_or(columns >= starts[:, None, None], columns == rows)
+    return xp.logical_and(seen, begun)
 
 
 def soft_cap(
-    x: Float[Array, "*shape"], limit: float, *, reuse: bool, xp: Namespace
+    x: Float[Array, "*shape"], limit: float, *, overwrite: bool = False, xp: Namespace
 ) -> Float[Array, "*shape"]:
-    """Return ``limit * tanh(x / limit)``. `reuse` gives up `x`."""
+    """Return ``limit * tanh(x / limit)``."""
     return xp.tanh(x / limit) * limit
 
 
@@ -22,49 +63,44 @@ def attention_scores(
     starts: Int[Array, " batch"] | None,
     xp: Namespace,
 ) -> Float[Array, "batch head query_pos key_pos"]:
-    """Return ``scale * q·k``, soft-capped, minus infinity where the query does not see the key.
+    """Return ``scale * q·k``, soft-capped, and minus infinity where the query does not see the key.
 
     The cap comes before the mask: capping minus infinity would give ``-softcap``.
 
     Parameters
     ----------
     q, k : Array
-        As they are dotted.
+        Queries and keys as used in the dot product: normed and rotated.
     scale : float
         Multiplies the dot product.
     softcap : float or None
         Bound on a score; see `soft_cap`.
-    window : int or None
-        Keys that a query sees, itself included; None for all up to itself.
-    starts : Array or None
-        Where each row's tokens begin: no query sees keys before that, but itself.
+    window, starts
+        See `visible`. Positions count from the first key.
+    xp
+        Namespace.
     """
     batch, n_query, n_heads, d_head = q.shape
     n_key, n_key_heads = k.shape[1], k.shape[2]
     group = n_heads // n_key_heads
-    # [b, p, h, d] -> [b, kv, group * p, d]: the queries that share a key head in one product
+    # [b, p, h, d] -> [b, kv, group * p, d]: one product for all queries that share a key head
     queries = xp.reshape(q, (batch, n_query, n_key_heads, group, d_head))
     queries = xp.permute_dims(queries, (0, 2, 3, 1, 4))
     queries = xp.reshape(queries, (batch, n_key_heads, group * n_query, d_head))
     scores = queries @ xp.permute_dims(k, (0, 2, 3, 1)) * scale
     if softcap is not None:
-        scores = soft_cap(scores, softcap, reuse=True, xp=xp)
+        scores = soft_cap(scores, softcap, xp=xp)
     scores = xp.reshape(scores, (batch, n_heads, n_query, n_key))
-    rows = xp.arange(n_query, device=q.device)[:, None] + (n_key - n_query)
-    columns = xp.arange(n_key, device=q.device)[None, :]
-    visible = columns <= rows
-    if window is not None:
-        visible = xp.logical_and(visible, columns > rows - window)
-    if starts is not None:
-        begun = xp.logical_or(columns >= starts[:, None, None], columns == rows)
-        visible = xp.logical_and(visible, begun)[:, None, :, :]
-    return xp.where(visible, scores, -xp.inf)
+    keys = xp.arange(n_key, device=q.device)
+    seen = visible(keys[n_key - n_query :], keys, window=window, starts=starts, xp=xp)
+    # [q, k] or [b, q, k] -> the same with an axis for the heads
+    return xp.where(seen[..., None, :, :], scores, -xp.inf)
 
 
 def softmax(
-    scores: Float[Array, "*rows key_pos"], *, reuse: bool, xp: Namespace
+    scores: Float[Array, "*rows key_pos"], *, overwrite: bool = False, xp: Namespace
 ) -> Float[Array, "*rows key_pos"]:
-    """Return the softmax over the last axis. `reuse` gives up `scores`."""
+    """Return the softmax over the last axis."""
     powers = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))
     return powers / xp.sum(powers, axis=-1, keepdims=True)
 
@@ -72,28 +108,20 @@ def softmax(
 def attention_pattern(
     scores: Float[Array, "batch head query_pos key_pos"],
     *,
-    reuse: bool,
-    masked: bool,
+    overwrite: bool = False,
     xp: Namespace,
 ) -> Float[Array, "batch head query_pos key_pos"]:
-    """Return the softmax over keys. `reuse` gives up `scores`.
-
-    `masked` promises that keys after the query have minus infinity, and may be left out.
-    """
-    return softmax(scores, reuse=reuse, xp=xp)
+    """Return the softmax over keys."""
+    return softmax(scores, xp=xp)
 
 
 def mix_values(
     pattern: Float[Array, "batch head query_pos key_pos"],
     v: Float[Array, "batch key_pos kv_head d_head"],
     *,
-    masked: bool,
     xp: Namespace,
 ) -> Float[Array, "batch query_pos head d_head"]:
-    """Return each head's values weighted by its pattern.
-
-    `masked` promises that keys after the query have weight zero, and may be left out.
-    """
+    """Return each head's values weighted by its pattern."""
     batch, n_heads, n_query, n_key = pattern.shape
     n_key_heads, d_head = v.shape[2], v.shape[3]
     group = n_heads // n_key_heads
@@ -114,8 +142,8 @@ def attention(
     starts: Int[Array, " batch"] | None,
     xp: Namespace,
 ) -> Float[Array, "batch query_pos head d_head"]:
-    """Return attention as a whole, for when nobody looks at scores or pattern."""
+    """Return the whole of attention, for when neither scores nor pattern are needed."""
     scores = attention_scores(
         q, k, scale=scale, softcap=softcap, window=window, starts=starts, xp=xp
     )
-    return mix_values(softmax(scores, reuse=True, xp=xp), v, masked=True, xp=xp)
+    return mix_values(softmax(scores, xp=xp), v, xp=xp)

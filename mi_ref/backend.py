@@ -1,8 +1,8 @@
 """Where array libraries plug in: one frozen value per library and device.
 
 The core computes with ``backend.xp`` (an array API namespace) and ``backend.ops`` (the few
-operations worth a library's own version). It never imports an array library: backends are found
-by name through the entry-point group ``mi_ref.backends`` and import this module, not the reverse.
+operations that are worth a version for each library). It never imports an array library: backends
+are found by name through the entry-point group ``mi_ref.backends``, and they import this module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 DTYPES = ("float32", "float64")
-"""What a forward pass can run in."""
+"""The dtypes that a forward pass can run in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,17 +29,17 @@ class Backend:
 
     name: str
     device: object
-    """The library's own device object; None where it has but one."""
+    """The library's own device object; None if it has only one device."""
     xp: Namespace
     """Its array API namespace."""
     from_host: Callable[[Array], Array]
-    """NumPy array to the library's, without a copy where both live in main memory."""
+    """Turns a NumPy array into the library's, without a copy if both live in main memory."""
     to_host: Callable[[Array], Array]
-    """The library's array to NumPy's."""
+    """Turns the library's array into NumPy's."""
     ops: Ops
-    """Operations, in their array API form or in the library's own faster one."""
+    """The operations, in their array API form or in a faster one of the library's own."""
     version: str
-    """Of the array library, for records."""
+    """The array library's version, for records."""
     _asked_for: tuple[str, str | int | None] | None = field(
         init=False, default=None, repr=False, compare=False
     )
@@ -55,7 +55,7 @@ class Backend:
         """
         if name not in DTYPES:
             raise BackendError(
-                f"dtype {name!r} is not one a forward pass runs in: {' or '.join(DTYPES)}."
+                f"dtype {name!r}: a forward pass runs in {' or '.join(DTYPES)}."
                 " bfloat16 and float16 checkpoints load exactly into either."
             )
         return getattr(self.xp, name)
@@ -95,7 +95,8 @@ def get_backend(backend: str | Backend, device: str | int | None = None) -> Back
     Parameters
     ----------
     backend : str or Backend
-        ``"numpy"``, ``"cupy"``, another installed one, or a value, which is returned as it is.
+        ``"numpy"``, ``"cupy"``, the name of another that is installed, or a `Backend`, which is
+        returned as it is.
     device : str, int or None
         The library's name or number of the device; None for its default.
 

@@ -1,4 +1,4 @@
-"""Chats as text: messages checked, the template chosen, and rendered as HuggingFace renders it.
+"""Chats as text: check the messages, choose the template, and render it as HuggingFace does.
 
 Source: transformers 5.23 ``tokenization_utils_base.py`` ``apply_chat_template``,
 ``get_chat_template`` and ``_from_pretrained``.
@@ -18,7 +18,7 @@ Messages: TypeAlias = Sequence[Mapping[str, Any]]
 
 _SHAPE = "A chat is a list such as [{'role': 'user', 'content': 'Hi'}]"
 _MEDIA = {"image", "image_url", "audio", "audio_url", "input_audio", "video", "video_url"}
-# Names that one and the same thing has in different templates.
+# Different templates use different names for the same thing.
 _REASONING = "reasoning_content", "thinking", "reasoning"
 
 
@@ -32,30 +32,30 @@ def render_chat(
     variables: Mapping[str, Any],
     source: str,
 ) -> str:
-    """Text of a conversation, with the special tokens that the template writes.
+    """Return the text of a conversation, with the special tokens that the template writes.
 
     Parameters
     ----------
     template : str
         Jinja source.
     messages
-        The conversation; nothing of it is changed.
+        The conversation; it is not changed.
     special_tokens : mapping
-        What ``bos_token`` and so on stand for in the template.
+        The text of ``bos_token`` and so on in the template.
     add_generation_prompt : bool
-        Whether to end with what starts an answer. Templates without such a prompt ignore it.
+        Whether to end with the start of an answer. Templates without one ignore it.
     tools : sequence of mapping or None
         JSON schemas of functions that the model may call.
     variables : mapping
-        Whatever else the template reads; they win over special tokens of the same name.
+        Whatever else the template reads; these win over special tokens of the same name.
     source : str
         Whose template it is, for messages.
 
     Raises
     ------
     TokenError
-        If messages, tools or variables are malformed, all faults at once; if jinja2 is missing; and
-        as `mi_ref.chat_sandbox.render` says.
+        If messages, tools or variables are malformed (all faults are listed), if jinja2 is
+        missing, or for the reasons given in `mi_ref.chat_sandbox.render`.
     """
     faults: list[str] = []
     chat = _conversation(messages, faults)
@@ -71,7 +71,7 @@ def render_chat(
         ) from error
     given = {"messages": chat, "tools": schemas, "add_generation_prompt": add_generation_prompt}
     asked = [*values, "tools"] if tools else list(values)
-    # `documents` is None, not undefined, where nobody passes it.
+    # As in HuggingFace, `documents` is None if not passed, rather than undefined.
     context = {"documents": None, **special_tokens, **values, **given}
     return render(template, context, asked=asked, source=source)
 
@@ -84,18 +84,18 @@ def find_template(
     with_tools: bool,
     source: str,
 ) -> str:
-    """Jinja source of the template to use.
+    """Return the Jinja source of the template to use.
 
     Parameters
     ----------
     configured : object
-        ``chat_template`` of ``tokenizer_config.json``: Jinja, or a list of named ones. Files, where
-        there are any, take its place altogether.
+        ``chat_template`` of ``tokenizer_config.json``: Jinja, or a list of named templates. Files,
+        if there are any, replace it altogether.
     files : mapping
         Template files by name; ``"default"`` is ``chat_template.jinja``.
     wanted : str or None
-        Name of a template, or Jinja to use instead. None: ``"tool_use"`` with tools, where there
-        is one, else ``"default"``.
+        Name of a template, or Jinja to use instead. None: ``"tool_use"`` if there are tools and
+        such a template, else ``"default"``.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def find_template(
         raise TokenError(
             f"{source} has no chat template, neither chat_template.jinja nor 'chat_template' in "
             "tokenizer_config.json: it may be a base model, which takes plain text. To chat with "
-            "it all the same, pass Jinja of your own as template="
+            "it anyway, pass Jinja of your own as template="
         )
     raise TokenError(
         f"{source} has no chat template {wanted!r}; it has {', '.join(sorted(templates))}. Pass "
@@ -135,8 +135,8 @@ def _named(configured: object, source: str) -> dict[str, str]:
         ):
             return {entry["name"]: entry["template"] for entry in configured}
     raise TokenError(
-        f"'chat_template' in tokenizer_config.json of {source} is neither a text nor a list of "
-        f"{{'name', 'template'}}: {str(configured)[:80]!r}; fetch the file again"
+        f"'chat_template' in tokenizer_config.json of {source}: expected a text or a list of "
+        f"{{'name', 'template'}}, got {str(configured)[:80]!r}; fetch the file again"
     )
 
 
@@ -148,9 +148,9 @@ def _read(path: Path) -> str:
 
 
 def _conversation(messages: Messages, faults: list[str]) -> list[dict[str, Any]]:
-    """Copy messages, noting what is wrong with them."""
+    """Copy messages, and collect what is wrong with them."""
     if isinstance(messages, str) or not isinstance(messages, Sequence):
-        faults.append(f"messages is a {type(messages).__name__}, not a list of messages")
+        faults.append(f"messages: expected a list of messages, got a {type(messages).__name__}")
         return []
     if not messages:
         faults.append("messages is empty")
@@ -159,17 +159,19 @@ def _conversation(messages: Messages, faults: list[str]) -> list[dict[str, Any]]
 
 def _message(message: Mapping[str, Any], where: str, faults: list[str]) -> dict[str, Any]:
     if not isinstance(message, Mapping):
-        faults.append(f"{where} is a {type(message).__name__}, not a dict with role and content")
+        faults.append(
+            f"{where}: expected a dict with role and content, got a {type(message).__name__}"
+        )
         return {}
-    # Absent, as in HuggingFace: templates print "None" where they find None.
+    # None means absent, as in HuggingFace: a template would print "None".
     known = {key: value for key, value in message.items() if value is not None}
     plain = {key: _plain(value, f"{where}[{key!r}]", faults) for key, value in known.items()}
     if not isinstance(known.get("role"), str):
-        faults.append(f"{where} has no role: 'role' is {known.get('role')!r}")
+        faults.append(f"{where}['role']: expected a text, got {known.get('role')!r}")
     if "content" in known:
         _check_content(known["content"], f"{where}['content']", faults)
     elif not known.get("tool_calls"):
-        faults.append(f"{where} has no content, and no tool_calls that could stand for it")
+        faults.append(f"{where} has neither content nor tool_calls")
     reasoning = next((plain[key] for key in _REASONING if key in plain), None)
     if reasoning is not None:
         plain = {"thinking": reasoning} | plain | {"reasoning_content": reasoning}
@@ -180,25 +182,29 @@ def _check_content(content: object, where: str, faults: list[str]) -> None:
     if isinstance(content, str):
         return
     if not isinstance(content, list | tuple):
-        faults.append(f"{where} is a {type(content).__name__}, not a text or a list of parts")
+        faults.append(
+            f"{where}: expected a text or a list of parts, got a {type(content).__name__}"
+        )
         return
     for n, part in enumerate(content):
         kind = part.get("type") if isinstance(part, Mapping) else None
         if not isinstance(kind, str):
-            faults.append(f"{where}[{n}] is no part such as {{'type': 'text', 'text': 'Hi'}}")
+            faults.append(f"{where}[{n}]: expected a part such as {{'type': 'text', 'text': 'Hi'}}")
         elif kind in _MEDIA:
-            faults.append(f"{where}[{n}] is of type {kind!r}, and this model reads text only")
+            faults.append(f"{where}[{n}] is of type {kind!r}, but this model reads only text")
         elif kind == "text" and not isinstance(part.get("text"), str):
-            faults.append(f"{where}[{n}] is a text part whose 'text' is {part.get('text')!r}")
+            faults.append(f"{where}[{n}]['text']: expected a text, got {part.get('text')!r}")
 
 
 def _tools(tools: Sequence[Mapping[str, Any]], faults: list[str]) -> list[Any]:
     if isinstance(tools, str | Mapping) or not isinstance(tools, Sequence):
-        faults.append(f"tools is a {type(tools).__name__}, not a list of JSON schemas")
+        faults.append(f"tools: expected a list of JSON schemas, got a {type(tools).__name__}")
         return []
     for n, tool in enumerate(tools):
         if not isinstance(tool, Mapping):
-            faults.append(f"tools[{n}] is a {type(tool).__name__}, not a JSON schema as a dict")
+            faults.append(
+                f"tools[{n}]: expected a JSON schema as a dict, got a {type(tool).__name__}"
+            )
     return [
         _plain(dict(tool), f"tools[{n}]", faults)
         for n, tool in enumerate(tools)
@@ -207,9 +213,9 @@ def _tools(tools: Sequence[Mapping[str, Any]], faults: list[str]) -> list[Any]:
 
 
 def _plain(value: object, where: str, faults: list[str]) -> Any:
-    """Copy plain data; an object of another kind could let a template out of its sandbox."""
+    """Copy plain data; any other object could let a template out of its sandbox."""
     try:
         return json.loads(json.dumps(value))
     except (TypeError, ValueError, RecursionError) as error:
-        faults.append(f"{where} is no plain data: {error}")
+        faults.append(f"{where}: expected plain data: {error}")
         return None

@@ -1,8 +1,8 @@
-"""Chat templates run by jinja2 in a sandbox: they see what they are given, and nothing else.
+"""Run chat templates with jinja2 in a sandbox: they see what they are given, and nothing else.
 
-A template comes with a checkpoint, so it is a stranger's program. It can read plain data, change
-none of it, import nothing and open nothing. What it can do is take long: the sandbox bounds one
-``range``, not the loops inside each other.
+A template comes with a checkpoint, so it is untrusted code. It can read plain data, but it cannot
+change any, import anything or open anything. It can take long, though: the sandbox bounds a single
+``range``, not nested loops.
 
 The names that templates may count on are HuggingFace's: ``raise_exception``, ``strftime_now``,
 ``tojson`` without HTML escapes, loop controls and ``{% generation %}``.
@@ -38,7 +38,7 @@ SAFE_SINCE = 3, 1, 6
 def render(
     template: str, context: Mapping[str, Any], *, asked: Collection[str], source: str
 ) -> str:
-    """Text that a template makes of `context`.
+    """Return the text that a template makes of `context`.
 
     Parameters
     ----------
@@ -47,14 +47,14 @@ def render(
     context : mapping
         Variables, plain data only.
     asked : collection of str
-        Those of `context` that the template must read: one that it never mentions would be without
+        Those of `context` that the template must read: one that it never mentions would have no
         effect.
 
     Raises
     ------
     TokenError
-        If the template of `source` is no Jinja, does not read what was asked for, refuses the
-        messages, tries what the sandbox forbids, or fails.
+        If the template of `source` is not valid Jinja, does not read what was asked for, refuses
+        the messages, tries something that the sandbox forbids, or fails.
     """
     _check_version(version("jinja2"))
     compiled, reads = _checked(template, source)
@@ -70,7 +70,7 @@ def render(
         raise TokenError(why) from error
     except SecurityError as error:
         raise TokenError(
-            f"the chat template of {source} was stopped at what no template may do: {error}"
+            f"the chat template of {source} tried something that templates may not do: {error}"
             " Read it before you trust it, or pass another as template="
         ) from error
     except (TemplateError, *_PYTHON) as error:
@@ -80,7 +80,7 @@ def render(
         ) from error
 
 
-# What an expression of a template can raise.
+# What an expression in a template can raise.
 _PYTHON = (
     ArithmeticError,
     AttributeError,
@@ -93,7 +93,7 @@ _PYTHON = (
 
 
 class _Refusal(Exception):
-    """What a template says through ``raise_exception``."""
+    """The message of a template's ``raise_exception``."""
 
 
 class _Generation(Extension):
@@ -109,7 +109,7 @@ class _Generation(Extension):
 
 
 class _Namespace(Namespace):
-    """``namespace()`` without names that Python or jinja2 would call unasked."""
+    """``namespace()`` without names that Python or jinja2 would call on their own."""
 
     def __init__(*args: Any, **attributes: Any) -> None:
         self, *given = args
@@ -123,7 +123,7 @@ class _Namespace(Namespace):
 
 
 class _MakeDict:
-    """``dict(...)`` without the type's methods, which would change a dictionary given to them."""
+    """``dict(...)`` without the type's methods, which could change a dictionary passed to them."""
 
     fromkeys = staticmethod(dict.fromkeys)
 
@@ -136,14 +136,14 @@ def _checked(template: str, source: str) -> tuple[Template, frozenset[str]]:
         return _compiled(template)
     except TemplateSyntaxError as error:
         raise TokenError(
-            f"the chat template of {source} is no Jinja, line {error.lineno}: {error.message}; "
-            "correct it, or pass another as template="
+            f"the chat template of {source} is not valid Jinja, line {error.lineno}:"
+            f" {error.message}; correct it, or pass another as template="
         ) from error
 
 
 @lru_cache(maxsize=8)
 def _compiled(template: str) -> tuple[Template, frozenset[str]]:
-    """Return a template ready to render, and the names it takes from outside."""
+    """Return a template ready to render, and the variables it reads from its context."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
     )
@@ -180,12 +180,14 @@ def _to_json(
 
 def _refuse_private(name: object) -> None:
     if isinstance(name, str) and name.startswith("_"):
-        raise SecurityError(f"a namespace holds no name with an underscore in front: {name!r}.")
+        raise SecurityError(
+            f"expected a name without a leading underscore in a namespace, got {name!r}."
+        )
 
 
 def _check_version(installed: str) -> None:
     if tuple(map(int, re.findall(r"\d+", installed)[:3])) < SAFE_SINCE:
         raise TokenError(
-            f"jinja2 {installed} has known ways out of its sandbox, and a chat template is a "
-            "stranger's program: pip install 'mi_ref[chat]' brings a later one"
+            f"jinja2 {installed} has known ways out of its sandbox, and a chat template is "
+            "untrusted code: pip install 'mi_ref[chat]' installs a later one"
         )

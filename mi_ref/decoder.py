@@ -135,7 +135,7 @@ def unembed(
     logits = tap(at.logits, ops.unembed(normed, w.weight, w.bias))
     if cfg.softcap is None:
         return logits
-    return ops.soft_cap(logits, cfg.softcap, reuse=not tap.wants(at.logits))
+    return ops.soft_cap(logits, cfg.softcap, overwrite=tap.free(logits))
 
 
 def _block(w: LayerParams, layer: Layer, resid: Residual, tap: Tap, context: _Context) -> Residual:
@@ -173,10 +173,8 @@ def _attention(
     options = {"scale": attn.scale, "softcap": attn.softcap, "window": attn.window}
     if tap.wants(at.attn_scores, at.pattern):
         scores = tap(at.attn_scores, ops.attention_scores(q, k, starts=context.starts, **options))
-        masked = not tap.edits(at.attn_scores)
-        reuse = not tap.wants(at.attn_scores)
-        pattern = tap(at.pattern, ops.attention_pattern(scores, reuse=reuse, masked=masked))
-        z = ops.mix_values(pattern, v, masked=masked and not tap.edits(at.pattern))
+        pattern = tap(at.pattern, ops.attention_pattern(scores, overwrite=tap.free(scores)))
+        z = ops.mix_values(pattern, v)
     else:
         z = ops.attention(q, k, v, starts=context.starts, **options)
     z = tap(at.z, z)
@@ -189,22 +187,20 @@ def _attention(
 def _query_key_value(
     w: LayerParams, attn: Attention, x: Residual, tap: Tap, context: _Context
 ) -> tuple[Array, Array, Array]:
-    """Return queries and keys as they are dotted, and values."""
+    """Return queries and keys as used in the dot product, and values."""
     ops = context.ops
     q = tap(at.q, split_heads(_apply(w.query, x, ops), attn.n_heads, context.backend.xp))
     k = tap(at.k, split_heads(_apply(w.key, x, ops), attn.n_key_value_heads, context.backend.xp))
     v = tap(at.v, split_heads(_apply(w.value, x, ops), attn.n_key_value_heads, context.backend.xp))
-    own_q, own_k = not tap.wants(at.q), not tap.wants(at.k)
     if attn.qk_norm is not None and w.q_norm is not None and w.k_norm is not None:
         sites = (at.q_norm_scale, at.q_norm_normalized)
         q = _norm_heads(w.q_norm, attn.qk_norm, q, tap, sites, context)
         sites = (at.k_norm_scale, at.k_norm_normalized)
         k = _norm_heads(w.k_norm, attn.qk_norm, k, tap, sites, context)
-        own_q = own_k = True
     if attn.rotary is not None:
         cos, sin = context.tables[attn.rotary]
-        q = tap(at.rot_q, ops.rotate(q, cos, sin, reuse=own_q))
-        k = tap(at.rot_k, ops.rotate(k, cos, sin, reuse=own_k))
+        q = tap(at.rot_q, ops.rotate(q, cos, sin, overwrite=tap.free(q)))
+        k = tap(at.rot_k, ops.rotate(k, cos, sin, overwrite=tap.free(k)))
     return q, k, v
 
 
@@ -261,7 +257,7 @@ def _mlp(w: LayerParams, layer: Layer, x: Residual, tap: Tap, context: _Context)
     else:
         pre = tap(at.pre, _apply(w.mlp.gate, x, ops))
         pre_linear = tap(at.pre_linear, _apply(w.mlp.into, x, ops))
-        post = ops.gate(pre, pre_linear, mlp.act_fn, reuse=not tap.wants(at.pre))
+        post = ops.gate(pre, pre_linear, mlp.act_fn, overwrite=tap.free(pre))
     return tap(at.mlp_out_raw, _apply(w.mlp.out, tap(at.post, post), ops))
 
 

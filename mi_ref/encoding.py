@@ -1,4 +1,4 @@
-"""Where each token of a text stands in it, in characters and in UTF-8 bytes."""
+"""The span of each token of a text, in characters and in UTF-8 bytes."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Span: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """Token ids of one text with their places in it.
+    """The token ids of one text, and the span of each in it.
 
     `tokens` holds each id on its own, as `Tokenizer.token_string` shows it. Spans are half-open,
-    `char_spans` in characters (``text[start:end]``) and `byte_spans` in UTF-8 bytes; None stands
+    `char_spans` in characters (``text[start:end]``) and `byte_spans` in UTF-8 bytes. They are None
     for special tokens that the text does not contain. Tokens that share a character all have it in
-    their `char_spans`, and their `byte_spans` part it exactly, unless the tokenizer rewrote that
+    their `char_spans`, and their `byte_spans` divide it exactly, unless the tokenizer rewrote that
     character (Unicode composition, unknown token). A space that the tokenizer itself puts before a
-    text has no place: the span of a token of nothing else is empty.
+    text is not in the text: a token that holds nothing else has an empty span.
     """
 
     text: str
@@ -35,18 +35,21 @@ class Encoding:
         return len(self.ids)
 
     def char_to_token(self, char: int) -> int | None:
-        """Position of the first token with character `char`; None if no token has it."""
+        """Return the position of the first token with character `char`; None if none has it."""
         return next(iter(self.span_to_tokens(char, char + 1)), None)
 
     def byte_to_token(self, byte: int) -> int | None:
-        """Position of the first token with UTF-8 byte `byte`; None if no token has it."""
+        """Return the position of the first token with UTF-8 byte `byte`; None if none has it."""
         found = _overlapping(self.byte_spans, byte, byte + 1, len(self.text.encode()), "bytes")
         return next(iter(found), None)
 
     def span_to_tokens(self, start: int, end: int) -> tuple[int, ...]:
-        """Positions of all tokens that share a character with ``text[start:end]``.
+        """Return the positions of all tokens that share a character with ``text[start:end]``.
 
-        A span that is empty or leaves the text is a `TokenError`: a ``str.find`` found nothing.
+        Raises
+        ------
+        TokenError
+            If the span is empty or leaves the text, as when ``str.find`` found nothing.
         """
         return _overlapping(self.char_spans, start, end, len(self.text), "characters")
 
@@ -54,10 +57,10 @@ class Encoding:
 def places(
     text: str, pieces: Sequence[bytes], offsets: Sequence[Span]
 ) -> tuple[list[Span], list[Span]]:
-    """Character and byte spans of tokens whose character offsets may overlap.
+    """Return the character and byte spans of tokens whose character offsets may overlap.
 
-    Tokens that overlap are parted by the lengths of their own bytes, `pieces`, where these are the
-    bytes of the text or those after one space that the tokenizer added.
+    Tokens that overlap are divided by the lengths of their own bytes, `pieces`, where these are the
+    bytes of the text, or one space that the tokenizer added and then those bytes.
     """
     byte_at = [0, *accumulate(len(char.encode()) for char in text)]
     chars: list[Span] = []
@@ -92,5 +95,7 @@ def _overlapping(
     spans: Sequence[Span | None], start: int, end: int, size: int, unit: str
 ) -> tuple[int, ...]:
     if not 0 <= start < end <= size:
-        raise TokenError(f"span {start} to {end} is empty or outside the text of {size} {unit}")
+        raise TokenError(
+            f"span {start} to {end}: expected a non-empty span inside the text of {size} {unit}"
+        )
     return tuple(n for n, span in enumerate(spans) if span and span[0] < end and start < span[1])

@@ -1,4 +1,4 @@
-"""Mixtures of experts: each token through the few MLPs that its router chose.
+"""Mixtures of experts: each token goes through the few MLPs that its router chose.
 
 Source: transformers 5.23.0 ``models/mixtral``, ``models/qwen3_moe``; arXiv:2401.04088.
 """
@@ -14,14 +14,14 @@ from mi_ref.params import ExpertsParams, MLPParams
 def expert_weights(
     router_logits: Float[Array, "batch pos expert"], mlp: Experts, backend: Backend
 ) -> Float[Array, "batch pos expert"]:
-    """Return what each expert's output is multiplied with: a softmax cut to the highest few."""
+    """Return the weight of each expert's output: a softmax, of which only the highest few stay."""
     xp = backend.xp
-    probabilities = backend.ops.softmax(router_logits, reuse=False)
+    probabilities = backend.ops.softmax(router_logits)
     chosen, ids = backend.ops.top_k(probabilities, mlp.n_active)
     if mlp.renormalise:
         chosen = chosen / xp.sum(chosen, axis=-1, keepdims=True)
     every = xp.arange(mlp.n_experts, dtype=ids.dtype, device=ids.device)
-    # [b, p, chosen, 1] and [expert] -> [b, p, expert]: each chosen weight in its expert's place
+    # [b, p, chosen, 1] and [expert] -> [b, p, expert]: each chosen weight at its expert
     placed = xp.where(ids[..., None] == every, chosen[..., None], xp.zeros_like(chosen[..., None]))
     return xp.sum(placed, axis=-2)
 
@@ -33,9 +33,9 @@ def mix_experts(
     mlp: Experts,
     backend: Backend,
 ) -> Residual:
-    """Return each token's sum of expert outputs by weight; experts of weight zero do not run.
+    """Return each token's weighted sum of expert outputs; experts of weight zero do not run.
 
-    Which experts run is asked of the host, once per layer: it decides how much there is to do.
+    The weights are copied to the host once per layer, because they decide which experts run.
     """
     xp, ops = backend.xp, backend.ops
     batch, n_pos, d_model = x.shape
@@ -43,7 +43,7 @@ def mix_experts(
     tokens = xp.reshape(x, (n_tokens, d_model))
     flat = xp.reshape(weights, (n_tokens, mlp.n_experts))
     outputs = [xp.zeros((1, d_model), dtype=x.dtype, device=x.device)]
-    # For each token the rows of `outputs` that are its own; row 0 adds nothing.
+    # For each token, which rows of `outputs` are its own; row 0 adds nothing.
     rows: list[list[int]] = [[] for _ in range(n_tokens)]
     used = 1
     columns = zip(*backend.to_host(flat).tolist(), strict=True)
@@ -71,5 +71,5 @@ def _run(x: Array, w: MLPParams, mlp: Experts, backend: Backend) -> Array:
     rows = x[None, :, :]
     pre = ops.linear(rows, w.gate.weight, w.gate.bias)
     pre_linear = ops.linear(rows, w.into.weight, w.into.bias)
-    post = ops.gate(pre, pre_linear, mlp.act_fn, reuse=True)
+    post = ops.gate(pre, pre_linear, mlp.act_fn, overwrite=True)
     return ops.linear(post, w.out.weight, w.out.bias)[0, :, :]

@@ -1,4 +1,4 @@
-"""Activations split into heads, and joined again."""
+"""Split activations into heads, and merge them again."""
 
 from __future__ import annotations
 
@@ -16,6 +16,6 @@ def split_heads(
 def merge_heads(
     x: Float[Array, "batch pos head d_head"], xp: Namespace
 ) -> Float[Array, "batch pos width"]:
-    """Join the last axes: [batch, pos, head, d_head] -> [batch, pos, head * d_head]."""
+    """Merge the last axes: [batch, pos, head, d_head] -> [batch, pos, head * d_head]."""
     batch, n_pos, n_heads, d_head = x.shape
     return xp.reshape(x, (batch, n_pos, n_heads * d_head))

@@ -1,4 +1,4 @@
-"""Norms, with a hook on their denominator and on their quotient."""
+"""Norms, with a site for the denominator and one for the quotient."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mi_ref.sites import Site
 def apply_norm(
     w: Norm, kind: NormKind, x: Array, tap: Tap, sites: tuple[Site, Site], ops: Ops
 ) -> Array:
-    """Norm `x`; `sites` are those of the denominator and of the quotient."""
+    """Return `x` normed; `sites` are those of the denominator and of the quotient."""
     if isinstance(kind, LayerNorm):
         x = ops.center(x)
     if not tap.wants(*sites):

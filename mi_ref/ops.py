@@ -1,8 +1,9 @@
-"""The operations of a forward pass in array API terms: their definition, for every library.
+"""The operations of a forward pass, defined in array API terms for every library.
 
-A backend may replace any of them by a faster version of its own, which the tests compare with the
-definition here. ``reuse=True`` tells such a version that the caller will not look at the named
-argument again, so that it may be overwritten; the definitions never overwrite anything.
+A backend may replace any of them with a faster version of its own, which the tests compare with the
+definition here. No operation changes its arguments, with one exception: ``overwrite=True`` lets
+such a version write over its first argument, which the caller owns: it made the array, and nobody
+else holds it. The definitions ignore it.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from mi_ref.attention_ops import (
     mix_values,
     soft_cap,
     softmax,
+    visible as visible,
 )
+from mi_ref.errors import ArgumentError
 from mi_ref.recurrence_ops import recurrence
 
 Op = Callable[..., Any]
@@ -52,7 +55,7 @@ class Ops:
 
 
 def standard_ops(xp: Namespace, erf: Callable[[Array], Array]) -> Ops:
-    """Return the definitions, bound to a namespace and to its error function."""
+    """Return the definitions, bound to a namespace and its error function."""
     return Ops(
         lay_out=lay_out,
         embed=partial(embed, xp=xp),
@@ -78,10 +81,10 @@ def standard_ops(xp: Namespace, erf: Callable[[Array], Array]) -> Ops:
 def lay_out(
     x: Float[Array, "*shape"], like: Float[Array, "*shape"] | None
 ) -> Float[Array, "*shape"]:
-    """Return `x` in the memory order of `like`; without it, in that of a residual stream.
+    """Return `x` in the memory order of `like`, or of a residual stream if that is None.
 
-    What comes from outside goes through here, so that equal values give equal bits from then on,
-    in whatever order they lay.
+    Arrays from outside pass through here, so that equal values give equal bits from then on,
+    whatever their memory order was.
     """
     return x
 
@@ -109,19 +112,19 @@ def unembed(
     weight: Float[Array, "d_vocab d_model"],
     bias: Float[Array, " d_vocab"] | None,
 ) -> Float[Array, "*rows d_vocab"]:
-    """Return ``x @ weight.T + bias``, in an array that suits reading it row by row."""
+    """Return ``x @ weight.T + bias``, in an array laid out for reading row by row."""
     return linear(x, weight, bias)
 
 
 def center(x: Float[Array, "*rows width"], *, xp: Namespace) -> Float[Array, "*rows width"]:
-    """Return each row less its mean."""
+    """Return each row minus its mean."""
     return x - xp.mean(x, axis=-1, keepdims=True)
 
 
 def rms_scale(
     x: Float[Array, "*rows width"], eps: float, *, xp: Namespace
 ) -> Float[Array, "*rows 1"]:
-    """Return ``sqrt(mean(x²) + eps)``, what an RMS norm divides by."""
+    """Return ``sqrt(mean(x²) + eps)``, the denominator of an RMS norm."""
     return xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + eps)
 
 
@@ -135,18 +138,22 @@ def rms_norm(
 ) -> Float[Array, "*rows width"]:
     """Return ``x / rms_scale(x) * weight + bias``, in the order in which HuggingFace rounds.
 
-    Of centred rows, it is the layer norm.
+    On centred rows, this is the layer norm.
     """
     normed = x / rms_scale(x, eps, xp=xp) * weight
     return normed if bias is None else normed + bias
 
 
 GELU_SLOPES = {"gelu_tanh": math.sqrt(2 / math.pi), "gelu_fast": 0.7978845608}
-"""The root of 2/π in each approximation of GELU by tanh; transformers rounds one of them."""
+"""``sqrt(2/π)`` in each tanh approximation of GELU; transformers rounds one of them."""
+
+
+ACTIVATIONS = ("silu", "sigmoid", "gelu", "gelu_tanh", "gelu_fast", "relu", "relu_squared")
+"""The names of the activation functions."""
 
 
 def _exp_limit(x: Float[Array, "*shape"], xp: Namespace) -> float:
-    """Return the largest whole number whose exponential is finite in the dtype of `x`."""
+    """Return the largest integer whose exponential is finite in the dtype of `x`."""
     return float(math.floor(math.log(float(xp.finfo(x.dtype).max))))
 
 
@@ -155,9 +162,15 @@ def activation(
 ) -> Float[Array, "*shape"]:
     """Return the activation function `name` of `x`.
 
-    ``silu`` is ``x sigmoid(x)``, ``gelu`` is ``x Φ(x)`` by erf, ``gelu_tanh`` its approximation
-    ``x/2 (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))`` (arXiv:1606.08415), ``gelu_fast`` the same with
-    that root to ten digits, ``relu`` is ``max(x, 0)``, ``sigmoid`` is ``1 / (1 + exp(-x))``.
+    ``silu`` is ``x sigmoid(x)``; ``gelu`` is ``x Φ(x)``, computed with erf; ``gelu_tanh`` is its
+    approximation ``x/2 (1 + tanh(sqrt(2/π) (x + 0.044715 x³)))`` (arXiv:1606.08415); ``gelu_fast``
+    is the same with that root to ten digits; ``relu`` is ``max(x, 0)``; ``relu_squared`` is its
+    square; ``sigmoid`` is ``1 / (1 + exp(-x))``.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no activation function of that name.
     """
     match name:
         case "silu":
@@ -175,7 +188,14 @@ def activation(
             positive = xp.where(x > 0, x, xp.zeros_like(x))
             return positive * positive
         case _:
-            raise ValueError(f"no activation function is named {name!r}.")
+            raise unknown_activation(name)
+
+
+def unknown_activation(name: str) -> ArgumentError:
+    """Return the error for a name that is not in `ACTIVATIONS`."""
+    return ArgumentError(
+        f"no activation function is named {name!r}: expected one of {', '.join(ACTIVATIONS)}."
+    )
 
 
 def gate(
@@ -183,11 +203,11 @@ def gate(
     pre_linear: Float[Array, "*shape"],
     name: str,
     *,
-    reuse: bool,
+    overwrite: bool = False,
     xp: Namespace,
     erf: Callable[[Array], Array],
 ) -> Float[Array, "*shape"]:
-    """Return ``activation(pre) * pre_linear``. `reuse` gives up `pre`."""
+    """Return ``activation(pre) * pre_linear``."""
     return activation(pre, name, xp=xp, erf=erf) * pre_linear
 
 
@@ -196,13 +216,10 @@ def rotate(
     cos: Float[Array, "*rows pos half"],
     sin: Float[Array, "*rows pos half"],
     *,
-    reuse: bool,
+    overwrite: bool = False,
     xp: Namespace,
 ) -> Float[Array, "batch pos head d_head"]:
-    """Turn each pair ``(i, i + half)`` of coordinates by its position's angle; pass the rest on.
-
-    `reuse` gives up `x`.
-    """
+    """Turn each pair ``(i, i + half)`` of coordinates by its position's angle; keep the rest."""
     half = cos.shape[-1]
     cos, sin = cos[..., :, None, :], sin[..., :, None, :]
     first, second, passed = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
@@ -213,10 +230,10 @@ def rotate(
 def top_k(
     x: Float[Array, "*rows n"], k: int, *, xp: Namespace
 ) -> tuple[Float[Array, "*rows k"], Int[Array, "*rows k"]]:
-    """Return the `k` largest values of each row, largest first, and where they stand.
+    """Return the `k` largest values of each row, largest first, and their places.
 
-    Of equal values the first comes first.
+    Equal values keep their order.
     """
-    # Of the negative: NumPy sorts upwards only.
+    # Negated, because NumPy only sorts upwards.
     order = xp.argsort(-x, axis=-1, stable=True)[..., :k]
     return xp.take_along_axis(x, order, axis=-1), order

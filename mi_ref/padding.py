@@ -1,4 +1,4 @@
-"""Prompts of different lengths in one batch: where each row's tokens stand among its pads."""
+"""Prompts of different lengths in one batch: which columns of each row hold its tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from mi_ref._typing import Array, Bool, Int
 from mi_ref.backend import Backend
-from mi_ref.errors import TokenError
+from mi_ref.errors import ArgumentError, ShapeError, TokenError
 
 PaddingSide: TypeAlias = Literal["left", "right"]
 
@@ -17,8 +17,8 @@ PaddingSide: TypeAlias = Literal["left", "right"]
 class Padding:
     """Which columns of each row hold its tokens; those before and after are pads.
 
-    Positions count from a row's first token, and no token sees a pad. A pad sees itself and,
-    after the tokens, them: what flows at pads is finite and means nothing.
+    Positions count from a row's first token, and no token sees a pad. A pad sees itself and the
+    tokens before it, so activations at pads are finite, and meaningless.
     """
 
     starts: tuple[int, ...]
@@ -26,11 +26,11 @@ class Padding:
     stops: tuple[int, ...]
     """Column after each row's last token."""
     n_pos: int
-    """Columns."""
+    """Number of columns."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
-        """Tokens of each row."""
+        """Number of tokens in each row."""
         return tuple(stop - start for start, stop in zip(self.starts, self.stops, strict=True))
 
     def positions(self, backend: Backend) -> Int[Array, "batch pos"]:
@@ -51,41 +51,41 @@ class Padding:
         return xp.logical_and(columns >= self.starts_array(backend)[:, None], columns < stops)
 
     def column(self, row: int, pos: int) -> int:
-        """Return the column of a row's token number `pos`, counted from its end if negative.
+        """Return the column of a row's token number `pos`, counted from the end if negative.
 
         Raises
         ------
-        IndexError
-            If the row is shorter.
+        ShapeError
+            If the row has no such token.
         """
         start, stop = self.starts[row], self.stops[row]
         column = (start if pos >= 0 else stop) + pos
         if not start <= column < stop:
-            raise IndexError(f"row {row} has {stop - start} tokens; there is no {pos} among them.")
+            raise ShapeError(f"row {row} has {stop - start} tokens, none of them at {pos}.")
         return column
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Prompts padded to one length; ``model.run`` takes it as it is."""
+    """Prompts padded to one length; ``model.run`` accepts it as it is."""
 
     tokens: Int[Array, "batch pos"]
     padding: Padding | None
-    """None where nothing had to be padded."""
+    """None if nothing had to be padded."""
 
     def __post_init__(self) -> None:
         padding = self.padding
         if padding and (len(padding.starts), padding.n_pos) != tuple(self.tokens.shape):
             raise TokenError(
-                f"the tokens are {tuple(self.tokens.shape)}; their padding is for (batch"
-                f" {len(padding.starts)}, pos {padding.n_pos})."
+                f"the padding is for (batch {len(padding.starts)}, pos {padding.n_pos}); the"
+                f" tokens are {tuple(self.tokens.shape)}. Pass both from one model.to_batch."
             )
 
 
 def pad(
     rows: Sequence[Sequence[int]], side: PaddingSide, pad_id: int
 ) -> tuple[list[list[int]], Padding | None]:
-    """Fill rows up to the length of the longest.
+    """Pad rows to the length of the longest.
 
     Parameters
     ----------
@@ -94,15 +94,20 @@ def pad(
     side : {"left", "right"}
         Where the pads go.
     pad_id : int
-        What stands there; no token ever sees it.
+        The id at pads; no token ever sees it.
 
     Returns
     -------
     tuple
-        The rows, and where their tokens stand; None if nothing had to be filled.
+        The rows, and where their tokens are; None if nothing had to be padded.
+
+    Raises
+    ------
+    ArgumentError
+        If `side` is neither ``"left"`` nor ``"right"``.
     """
     if side not in ("left", "right"):
-        raise TokenError(f"padding_side={side!r}: it is 'left' or 'right'.")
+        raise ArgumentError(f"padding_side={side!r}: expected 'left' or 'right'.")
     longest = max(map(len, rows))
     gaps = [longest - len(row) for row in rows]
     if not any(gaps):
@@ -118,7 +123,7 @@ def pad(
 def read_mask(
     mask: Any, shape: tuple[int, int], known: Padding | None, backend: Backend
 ) -> Padding | None:
-    """Return what an attention mask says; None if it says that there are no pads.
+    """Return the padding that an attention mask describes; None if it has no pads.
 
     Parameters
     ----------
@@ -127,37 +132,39 @@ def read_mask(
     shape : tuple of int
         Batch and positions of the prompt.
     known : Padding or None
-        What the prompts' own lengths already say.
+        The padding that the prompts' own lengths already require.
     backend : Backend
         Of the mask, if it is an array.
 
     Raises
     ------
     TokenError
-        If it has another shape or other values, or a row without tokens or with pads among them,
-        or says otherwise than `known`.
+        If it has another shape or other values, or a row without tokens or with pads between
+        them, or if it contradicts `known`.
     """
     listed = backend.to_host(mask).tolist() if hasattr(mask, "dtype") else mask
     if not isinstance(listed, Sequence) or not all(isinstance(row, Sequence) for row in listed):
-        raise TokenError(f"attention_mask={mask!r}: it is rows of 1 and 0, [batch, pos].")
+        raise TokenError(f"attention_mask={mask!r}: expected rows of 1 and 0, [batch, pos].")
     rows = [list(row) for row in listed]
     if (len(rows), *{len(row) for row in rows}) != shape:
         raise TokenError(
-            f"attention_mask has {len(rows)} rows of {sorted({len(row) for row in rows})} entries;"
-            f" the prompt is (batch {shape[0]}, pos {shape[1]})."
+            f"attention_mask: expected (batch {shape[0]}, pos {shape[1]}) like the prompt, got"
+            f" {len(rows)} rows of {sorted({len(row) for row in rows})} entries."
         )
     if wrong := [value for row in rows for value in row if value not in (0, 1)]:
-        raise TokenError(f"attention_mask holds {wrong[0]!r}; 1 is a token, 0 a pad.")
+        raise TokenError(
+            f"attention_mask: expected 1 for a token and 0 for a pad, got {wrong[0]!r}."
+        )
     starts, stops = [], []
     for number, row in enumerate(rows):
         tokens = [place for place, value in enumerate(row) if value]
         if not tokens:
-            raise TokenError(f"row {number} of attention_mask has no token: leave the row out.")
+            raise TokenError(f"row {number} of attention_mask has no token: leave that row out.")
         start, stop = tokens[0], tokens[-1] + 1
         if stop - start != len(tokens):
             raise TokenError(
-                f"row {number} of attention_mask has a pad between tokens. Pads stand before or"
-                " after them; to hide a token from others, edit at.attn_scores."
+                f"row {number} of attention_mask has a pad between tokens; expected pads only"
+                " before or after them. To hide a token from others, edit at.attn_scores."
             )
         starts.append(start)
         stops.append(stop)
@@ -165,7 +172,7 @@ def read_mask(
     found = None if full else Padding(tuple(starts), tuple(stops), shape[1])
     if known is not None and found != known:
         raise TokenError(
-            "attention_mask differs from the pads that the prompts' own lengths ask for: leave it"
-            " out, or pass token ids of one length."
+            "attention_mask contradicts the pads that the prompts' own lengths require: leave it"
+            " out, or pass token ids of equal length."
         )
     return found

@@ -153,10 +153,6 @@ class HookPlan:
             )
         refuse_idle(self._watched or ())
 
-    def edits(self, point: Point) -> bool:
-        """Whether this call edits at `point`, at which something is asked."""
-        return bool(self._actions[point].edits)
-
     def steps(self, point: Point) -> Steps:
         """Return what is asked at a `point` that is passed position by position."""
         actions = self._actions[point]

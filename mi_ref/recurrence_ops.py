@@ -1,11 +1,11 @@
 """The recurrence of RWKV-6 and RWKV-7 in array API terms, computed chunk by chunk.
 
-Token by token it reads ``S ← diag(w) S - b (aᵀ S) + k vᵀ`` (without removal, ``a`` and ``b`` are
-absent). Within a chunk everything but the state at its start is a product of matrices: with
-``u = aᵀ S`` of each position, every position adds ``k vᵀ - b uᵀ``, and what position t sees of
-what s added is ``q_t · (w between s and t) k_s``. Those products of decays are built by doubling,
-always from factors that lie between the two positions, so that nothing is ever divided by a decay:
-strong decay underflows to the zero that it means.
+Token by token, the recurrence is ``S ← diag(w) S - b (aᵀ S) + k vᵀ`` (without removal, ``a`` and
+``b`` are absent). Within a chunk, everything but the state at its start is a matrix product: with
+``u = aᵀ S`` at each position, every position adds ``k vᵀ - b uᵀ``, and position t sees what s added
+with the weight ``q_t · (w between s and t) k_s``. Those products of decays are built by doubling,
+only from factors that lie between the two positions. So nothing is ever divided by a decay, and
+strong decay underflows to zero, as it should.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from mi_ref._typing import Array, Float, Namespace
 
 _CHUNK = 16
-# Elements of one input that are worked on at a time, so that they stay in a core's cache.
+# Elements of one input processed at a time, so that they stay in a core's cache.
 _GROUP = 1 << 16
 
 
@@ -29,17 +29,18 @@ def recurrence(
     *,
     xp: Namespace,
 ) -> tuple[Float[Array, "batch pos head d_value"], Float[Array, "batch head d_key d_value"]]:
-    """Return what each position reads, and the state after the last.
+    """Return what each position reads, and the state after the last position.
 
     Parameters
     ----------
     r, k, v : Array
         Receptance, key and value.
     decay : Array
-        What the state's rows are multiplied with, any real numbers.
+        Factors of the state's rows, any real numbers.
     removal : tuple of Array, or None
-        Removal key and the same times the learning rate (RWKV-7), both as `k`; each position then
-        reads the state after its own update. None (RWKV-6): it reads the state before.
+        The removal key, and the same times the learning rate (RWKV-7), both shaped like `k`; each
+        position then reads the state after its own update. None (RWKV-6): it reads the state
+        before its update.
     state : Array
         The state before the first position.
     xp
@@ -65,7 +66,7 @@ def _group(
     chunk: int,
     xp: Namespace,
 ) -> tuple[Array, Array]:
-    """Run the recurrence over some successive chunks."""
+    """Run the recurrence over some consecutive chunks."""
     n_pos = inputs[0].shape[1]
     r, k, v = (_cut(x, chunk, 0.0, xp) for x in inputs[:3])
     decay = _cut(inputs[3], chunk, 1.0, xp)
@@ -80,14 +81,14 @@ def _group(
             state = kept[..., None] * state + new
         return _join(reads, n_pos, xp), state
     a, b = (_cut(x, chunk, 0.0, xp) for x in removal)
-    # Reading after the update is reading before it, decayed, and what the position itself adds.
+    # Reading after the update gives the decayed read before it, plus what the position adds.
     late = r * decay
     queries, keys = xp.stack([a, late], axis=-2), xp.stack([k, b], axis=-2)
     prefix, suffix, total, seen = _between(queries, keys, decay, xp)
     (a_k, a_b), (r_k, r_b) = seen
     r_k = r_k + _diagonal(xp.sum(r * k, axis=-1), xp)
     r_b = r_b + _diagonal(xp.sum(r * b, axis=-1), xp)
-    # u = (I + a_b)⁻¹ (a_k v + (a prefix) S), of which the first part is known beforehand.
+    # u = (I + a_b)⁻¹ (a_k v + (a prefix) S); the first part does not depend on the state.
     solve = _unit_inverse(a_b, xp)
     from_v, from_state = solve @ a_k, solve @ (a * prefix)
     own_u, own_read = from_v @ v, (r_k - r_b @ from_v) @ v
@@ -104,7 +105,7 @@ def _group(
 def _between(
     queries: Array, keys: Array, decay: Array, xp: Namespace
 ) -> tuple[Array, Array, Array, list[list[Array]]]:
-    """Return what decays do inside each chunk.
+    """Return how decays act inside each chunk.
 
     Parameters
     ----------
@@ -118,9 +119,9 @@ def _between(
     Returns
     -------
     tuple
-        The product of decays before each position and of those after it, and of all of them; then
-        for each kind of query and of key ``query_t · (decays between) key_s`` where s is before t,
-        zero elsewhere, ``[…, t, s]``.
+        The products of the decays before each position, of those after it, and of all of them;
+        then, for each kind of query and of key, ``query_t · (decays between) key_s`` where s is
+        before t and zero elsewhere, ``[…, t, s]``.
     """
     *lead, size, n_queries, d_key = queries.shape
     n_keys = keys.shape[-2]
@@ -195,6 +196,6 @@ def _chunks(x: Array) -> Iterator[Array]:
 
 
 def _join(reads: list[Array], n_pos: int, xp: Namespace) -> Array:
-    """Join chunks [b, head, pos, d] to [b, pos, head, d], without what was filled up."""
+    """Join chunks [b, head, pos, d] to [b, pos, head, d], without the filled-up positions."""
     joined = xp.permute_dims(xp.concat(reads, axis=2), (0, 2, 1, 3))
     return joined[:, :n_pos, ...]

@@ -96,7 +96,13 @@ class Rotary:
 
 
 def rotary_tables(
-    rotary: Rotary, n_pos: int, padding: Padding | None, *, dtype: DType, backend: Backend
+    rotary: Rotary,
+    n_pos: int,
+    padding: Padding | None,
+    *,
+    first: int = 0,
+    dtype: DType,
+    backend: Backend,
 ) -> tuple[Float[Array, "*rows pos half"], Float[Array, "*rows pos half"]]:
     """Return cosine and sine of each position's angles, one angle for each pair of coordinates.
 
@@ -105,10 +111,12 @@ def rotary_tables(
     rotary : Rotary
         The variant.
     n_pos : int
-        Length of the sequence. Some variants' frequencies depend on it.
+        Length of the whole sequence, past included. Some variants' frequencies depend on it.
     padding : Padding or None
-        The positions of each row's tokens, if there are pads. Each row then has the frequencies
-        for its own length, as if it ran alone.
+        The positions of each row's tokens in the whole sequence, if there are pads. Each row then
+        has the frequencies for its own length, as if it ran alone.
+    first : int
+        The first position whose angles are returned: how many positions are past.
     dtype : dtype
         Dtype of the result; the computation is in float64.
     backend : Backend
@@ -118,15 +126,15 @@ def rotary_tables(
     -------
     tuple of Array
         Cosine and sine, each ``[pos, dims / 2]`` or, with padding, ``[batch, pos, dims / 2]``,
-        times the variant's attention factor.
+        times the variant's attention factor. `pos` runs from `first` to the end.
     """
     xp, device = backend.xp, backend.device
     powers = xp.arange(0, rotary.dims, 2, dtype=xp.float64, device=device) / rotary.dims
     if padding is None:
-        positions = xp.arange(n_pos, dtype=xp.float64, device=device)
+        positions = xp.arange(first, n_pos, dtype=xp.float64, device=device)
         inv_freq, factor = _frequencies(rotary, powers, n_pos, backend)
     else:
-        positions = xp.astype(padding.positions(backend), xp.float64)
+        positions = xp.astype(padding.positions(backend)[:, first:], xp.float64)
         by_length = {n: _frequencies(rotary, powers, n, backend) for n in set(padding.lengths)}
         inv_freq = xp.stack([by_length[n][0] for n in padding.lengths])
         factor = by_length[padding.lengths[0]][1]

@@ -1,4 +1,4 @@
-"""Where each row's tokens begin and end, for what is handed from token to token."""
+"""Shift each row's stream by one token, with regard to its pads."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from mi_ref.padding import Padding
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of one pass; every field but the backend is None where nothing is padded."""
+    """The rows of one pass; every field but the backend is None if nothing is padded."""
 
     backend: Backend
     mask: Bool[Array, "batch pos"] | None
     """Where there are tokens."""
     begins: Bool[Array, "batch pos"] | None
-    """Where no token of the row stands before."""
+    """Columns up to and including each row's first token."""
     stops: Int[Array, " batch"] | None
-    """Column of each row's last token."""
+    """The column of each row's last token."""
 
     def shifted(self, x: Residual, first: Float[Array, "batch d_model"]) -> Residual:
-        """Return the stream of the token before each; `first` before a row's first token."""
+        """Return the stream of each token's predecessor; `first` for a row's first token."""
         xp = self.backend.xp
         before = xp.concat([first[:, None, :], x[:, : x.shape[1] - 1, :]], axis=1)
         if self.begins is not None:
@@ -39,7 +39,7 @@ class Rows:
 
 
 def rows_of(padding: Padding | None, backend: Backend) -> Rows:
-    """Return the rows of a pass with such pads; None for none."""
+    """Return the rows of a pass with this padding, or without any."""
     if padding is None:
         return Rows(backend, None, None, None)
     xp, device = backend.xp, backend.device

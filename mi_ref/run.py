@@ -116,7 +116,7 @@ class Run:
             If this run has no logits there.
         """
         row, backend = self.logits_at(pos, batch), self.backend
-        weights = backend.ops.softmax(row, reuse=False)
+        weights = backend.ops.softmax(row)
         values, ids = backend.ops.top_k(row, min(k, row.shape[0]))
         chosen = backend.to_host(backend.xp.take(weights, ids, axis=0)).tolist()
         best = zip(
@@ -153,7 +153,7 @@ class Run:
         assert self.padding is not None
         try:
             return self.padding.column(row, pos)
-        except IndexError as error:
+        except ShapeError as error:
             raise ShapeError(f"pos={pos}, batch={row}: {error}") from None
 
     @property

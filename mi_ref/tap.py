@@ -16,9 +16,6 @@ class Hooks(Protocol):
     def fire(self, point: Point, x: Array) -> Array:
         """Do everything asked for at `point` and return what flows on."""
 
-    def edits(self, point: Point) -> bool:
-        """Whether this call edits at `point`, at which something is asked."""
-
     def steps(self, point: Point) -> Steps:
         """Return what is asked at a `point` that is passed position by position."""
 
@@ -34,25 +31,30 @@ class Tap:
         The points at which something is asked, by their site.
     """
 
-    __slots__ = ("_hooks", "_points")
+    __slots__ = ("_held", "_hooks", "_points")
 
     def __init__(self, hooks: Hooks, points: Mapping[Site, Point]) -> None:
         self._hooks = hooks
         self._points = points
+        self._held: list[Array] = []
 
     def __call__(self, site: Site, x: Array) -> Array:
         """Return what flows on from `site`."""
         point = self._points.get(site)
-        return x if point is None else self._hooks.fire(point, x)
+        if point is None:
+            return x
+        x = self._hooks.fire(point, x)
+        self._held.append(x)
+        return x
+
+    def free(self, x: Array) -> bool:
+        """Whether nobody but the pass holds `x`, so that an operation may overwrite it."""
+        # By identity: a view of a held array would pass for free.
+        return not any(x is held for held in self._held)
 
     def wants(self, *sites: Site) -> bool:
         """Whether anything is asked at one of these sites."""
         return any(site in self._points for site in sites)
-
-    def edits(self, site: Site) -> bool:
-        """Whether what passes at this site may be changed."""
-        point = self._points.get(site)
-        return point is not None and self._hooks.edits(point)
 
     def steps(self, site: Site) -> Steps | None:
         """Return what is asked at a site that is passed position by position."""
@@ -72,11 +74,11 @@ class _NoTap(Tap):
         """Return `x`."""
         return x
 
-    def wants(self, *sites: Site) -> bool:
-        """Return False."""
-        return False
+    def free(self, x: Array) -> bool:
+        """Return True."""
+        return True
 
-    def edits(self, site: Site) -> bool:
+    def wants(self, *sites: Site) -> bool:
         """Return False."""
         return False
 

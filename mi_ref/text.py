@@ -1,4 +1,4 @@
-"""A model's text side, in TransformerLens' words."""
+"""A model's methods for text: to tokens and back, named as in TransformerLens."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mi_ref._typing import Array, Int
 from mi_ref.backend import Backend
 from mi_ref.chat import Messages
 from mi_ref.config import DecoderConfig
-from mi_ref.errors import TokenError
+from mi_ref.errors import ArgumentError, TokenError
 from mi_ref.padding import Batch, PaddingSide, pad
 from mi_ref.tokenizer import Tokenizer
 
@@ -17,8 +17,8 @@ Prompt: TypeAlias = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]
 """Text, several texts, or token ids ``[pos]`` or ``[batch, pos]``, rows of any lengths."""
 
 _NO_PROMPT = (
-    "{!r} is no token id: a prompt is text, whole numbers [pos] or [batch, pos], or with"
-    " start_at_layer a residual stream."
+    "{!r} is not a token id: expected text, integers [pos] or [batch, pos], or, with"
+    " start_at_layer=, a residual stream."
 )
 
 
@@ -42,19 +42,21 @@ class TextMethods:
             Text or ids; with `chat`, a conversation.
         prepend_bos : bool or None
             Whether text gets a beginning-of-sequence token; None: as the checkpoint's own
-            tokenizer does. Ids are taken as they are.
+            tokenizer does. Token ids get none.
         chat : bool
             Whether `prompt` is a conversation for :meth:`chat`.
 
         Raises
         ------
         TokenError
-            If the prompt is empty, ids are no whole numbers or out of range, or rows differ in
+            If the prompt is empty, ids are not integers or are out of range, or rows differ in
             length.
+        ArgumentError
+            If `prepend_bos` is given with `chat`.
         """
         if chat:
             if prepend_bos is not None:
-                raise TokenError(
+                raise ArgumentError(
                     f"prepend_bos={prepend_bos} with chat=True: the chat template writes special"
                     " tokens itself. Leave prepend_bos out."
                 )
@@ -64,7 +66,7 @@ class TextMethods:
         if len(lengths) > 1:
             raise TokenError(
                 f"the prompts have {', '.join(map(str, lengths))} tokens: one array needs rows of"
-                " one length. Pass the prompts to model.run, which pads them, or see"
+                " equal length. Pass the prompts to model.run, which pads them, or use"
                 " model.to_batch."
             )
         return self._array(rows)
@@ -76,7 +78,7 @@ class TextMethods:
         padding_side: PaddingSide = "right",
         prepend_bos: bool | None = None,
     ) -> Batch:
-        """Return token ids of prompts of any lengths, padded, and where each row's tokens stand.
+        """Return the padded token ids of prompts of any length, and where each row's tokens are.
 
         Parameters
         ----------
@@ -84,7 +86,7 @@ class TextMethods:
             Text or ids, as for `to_tokens`.
         padding_side : {"right", "left"}
             Where the pads go. No token sees them, and positions count from each row's first token,
-            so that each row computes what it would alone.
+            so each row gives the result it would give alone.
         prepend_bos : bool or None
             As for `to_tokens`.
         """
@@ -103,7 +105,7 @@ class TextMethods:
     ) -> Int[Array, "1 pos"]:
         """Return the token ids of a conversation, ready for ``run``.
 
-        The checkpoint's own chat template writes them, special tokens included; nothing is added.
+        The checkpoint's own chat template writes all of them, special tokens included.
         The parameters are those of :meth:`mi_ref.tokenizer.Tokenizer.render_chat`, which returns
         the text.
 
@@ -140,12 +142,12 @@ class TextMethods:
         Raises
         ------
         TokenError
-            If it is not, with its pieces.
+            If it is not. The message lists its pieces.
         """
         return self.tokenizer.single_id(text)
 
     def token_string(self, token: int) -> str:
-        """Return one token as text; ids that the tokenizer does not know show as ``<id 9>``."""
+        """Return one token as text; an id unknown to the tokenizer is shown as ``<id 9>``."""
         return self.tokenizer.shown(token)
 
     def get_token_position(
@@ -156,19 +158,25 @@ class TextMethods:
         mode: Literal["first", "last"] = "first",
         prepend_bos: bool | None = None,
     ) -> int:
-        """Return where a token stands in a prompt.
+        """Return the position of a token in a prompt: its first or its last.
 
         Raises
         ------
         TokenError
-            If it does not occur, or the prompt is a batch.
+            If the token does not occur, or the prompt is a batch.
+        ArgumentError
+            If `mode` is neither ``"first"`` nor ``"last"``.
         """
+        if mode not in ("first", "last"):
+            raise ArgumentError(f"mode={mode!r}: expected 'first' or 'last'.")
         wanted = (
             self.to_single_token(single_token) if isinstance(single_token, str) else single_token
         )
         rows = self._rows(prompt, prepend_bos)
         if len(rows) != 1:
-            raise TokenError(f"get_token_position takes one prompt, not {len(rows)}.")
+            raise TokenError(
+                f"expected one prompt, got {len(rows)}: call get_token_position for each."
+            )
         places = [place for place, token in enumerate(rows[0]) if token == wanted]
         if not places:
             shown = [self.token_string(token) for token in rows[0]]
@@ -199,7 +207,9 @@ class TextMethods:
         if scalar or not (hasattr(prompt, "dtype") or isinstance(prompt, Sequence)):
             raise TokenError(_NO_PROMPT.format(prompt))
         if isinstance(prompt, bytes | bytearray):
-            raise TokenError(f"{prompt!r} is bytes: decode them to text, or pass token ids.")
+            raise TokenError(
+                f"expected text or token ids, got bytes {prompt!r}: decode them first."
+            )
         values = _nested(prompt, self.backend)
         if values and all(isinstance(value, str) for value in values):
             return [list(self.tokenizer.encode(v, prepend_bos=prepend_bos).ids) for v in values]
@@ -219,5 +229,5 @@ def _nested(values: Any, backend: Backend) -> list[Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Turn a library's whole number into Python's; leave anything else as it is."""
+    """Convert a library's integer to a Python int; return anything else unchanged."""
     return value if isinstance(value, str | bool) or not hasattr(value, "__index__") else int(value)

@@ -1,13 +1,13 @@
-"""Text to token ids and back, with the place of every token in the text.
+"""Text to token ids and back, with the span of every token in the text.
 
-Two kinds of file are read: ``tokenizer.json``, and RWKV's ``rwkv_vocab_*.txt`` where that is absent
-(:mod:`mi_ref.world_tokenizer`).
+It reads two kinds of file: ``tokenizer.json`` and, where that is absent, RWKV's
+``rwkv_vocab_*.txt`` (:mod:`mi_ref.world_tokenizer`).
 
 ``tokenizer.json`` alone decides which special tokens surround a text: transformers 5 ignores
 ``add_bos_token`` and ``add_eos_token`` of ``tokenizer_config.json`` wherever that file exists, and
-so does this module. Two differences from transformers 5.23 remain, where it rebuilds a pipeline
-that this module takes from the file: its ``LlamaTokenizer`` adds no dummy space before a text that
-starts with one nor after a special token, and its ``GPTNeoXTokenizer`` drops the file's BOS.
+so does this module. Two differences from transformers 5.23 remain, because it rebuilds pipelines
+that this module takes from the file: its ``LlamaTokenizer`` adds no dummy space after a special
+token or before a text that starts with a space, and its ``GPTNeoXTokenizer`` drops the file's BOS.
 
 Source: transformers 5.23 ``tokenization_utils_base.py`` ``_from_pretrained``.
 """
@@ -29,10 +29,10 @@ from mi_ref.world_tokenizer import load_world
 
 
 class Tokenizer:
-    """The text side of a checkpoint, read on first use.
+    """A checkpoint's tokenizer, read on first use.
 
-    A checkpoint without a readable tokenizer is no error until text is involved: models run on
-    token ids alone.
+    A checkpoint without a readable tokenizer raises an error only once text is involved: models
+    run on token ids alone.
     """
 
     def __init__(self, source: str, load: Callable[[], Loaded]) -> None:
@@ -52,7 +52,7 @@ class Tokenizer:
         eos_id: int | None = None,
         chat_templates: Mapping[str, Path] | None = None,
     ) -> Tokenizer:
-        """Describe a tokenizer by its files, None for those that the checkpoint lacks.
+        """Describe a tokenizer by its files; pass None for those that the checkpoint lacks.
 
         Parameters
         ----------
@@ -61,12 +61,12 @@ class Tokenizer:
         world : sequence of Path
             Every ``rwkv_vocab_*.txt``, read where there is no ``tokenizer.json``.
         sentencepiece : Path or None
-            A ``tokenizer.model``. It cannot be read, only named in the error.
+            A ``tokenizer.model``. It cannot be read here; the error names it.
         source : str
-            The checkpoint as the reader knows it, for messages.
+            What the user calls the checkpoint, for messages.
         bos_id, eos_id : int or None
             What ``config.json`` says, used where ``tokenizer_config.json`` leaves ``bos_token`` or
-            ``eos_token`` out (GPT-2). A null there means that there is none (Qwen), and wins.
+            ``eos_token`` out (GPT-2). A null there says that there is none (Qwen) and wins.
         chat_templates : mapping or None
             Template files by name; ``"default"`` is ``chat_template.jinja``.
         """
@@ -99,7 +99,7 @@ class Tokenizer:
 
     @property
     def kind(self) -> str:
-        """How it cuts a text: ``BPE``, ``Unigram``, ``World`` or another name."""
+        """How it splits text: ``BPE``, ``Unigram``, ``World`` or another name."""
         return self._loaded.vocabulary.kind
 
     @property
@@ -110,7 +110,7 @@ class Tokenizer:
     def encode(
         self, text: str, *, prepend_bos: bool | None = None, add_special_tokens: bool = True
     ) -> Encoding:
-        """Token ids of `text`, never cut or padded, whatever ``tokenizer.json`` says.
+        """Return the token ids of `text`, never truncated or padded, whatever the file says.
 
         Special tokens written in the text (``<s>``) become their ids. An empty text is allowed.
 
@@ -119,15 +119,15 @@ class Tokenizer:
         prepend_bos : bool or None
             None: as the checkpoint's own tokenizer does, even where that doubles a BOS that the
             text starts with. True: exactly one BOS comes first, whether the tokenizer or the text
-            brings it. False: none is added; one written in the text stays.
+            supplies it. False: none is added; one written in the text stays.
         add_special_tokens : bool
-            False: nothing is put around the text but what `prepend_bos` asks for, as a rendered
-            chat needs it.
+            False: add nothing around the text but what `prepend_bos` asks for, as a rendered chat
+            needs.
         """
         loaded = self._loaded
         if prepend_bos and loaded.bos_id is None:
             raise TokenError(
-                f"prepend_bos=True, but {self.source} names no BOS token; leave prepend_bos out, "
+                f"prepend_bos=True, but {self.source} has no BOS token; leave prepend_bos out, "
                 "or pass token ids that start as you want"
             )
         plain, offsets = loaded.vocabulary.encode(_checked_text(text))
@@ -153,30 +153,31 @@ class Tokenizer:
         template: str | None = None,
         **variables: Any,
     ) -> str:
-        """Text of a conversation, written by the checkpoint's chat template.
+        """Return the text of a conversation, written by the checkpoint's chat template.
 
-        It holds the special tokens that the template writes, so `encode` it with
-        ``add_special_tokens=False``; text added to it goes on with the answer. Special tokens that
+        It contains the special tokens that the template writes, so `encode` it with
+        ``add_special_tokens=False``. Text appended to it continues the answer. Special tokens that
         a message contains become tokens too, as in HuggingFace. Needs ``mi_ref[chat]``.
 
         Parameters
         ----------
         messages : sequence of mapping
-            ``{"role": "user", "content": "Hi"}`` each, with what else the template reads.
+            ``{"role": "user", "content": "Hi"}`` each, with whatever else the template reads.
         add_generation_prompt : bool
-            Whether to end with what starts an answer (HuggingFace's default is not to). Templates
-            without such a prompt ignore it.
+            Whether to end with the start of an answer (HuggingFace's default is not to). Templates
+            without one ignore it.
         tools : sequence of mapping or None
             JSON schemas of functions that the model may call.
         template : str or None
             Name of one of several templates, or Jinja to use instead of the checkpoint's.
         **variables : plain data
-            Whatever else the template reads (``enable_thinking=False``); others are refused.
+            Whatever else the template reads (``enable_thinking=False``). A variable that it does
+            not read is refused.
 
         Raises
         ------
         TokenError
-            If there is no template, or messages are malformed, or the template refuses them.
+            If there is no template, messages are malformed, or the template refuses them.
         """
         loaded = self._loaded
         return chat.render_chat(
@@ -196,19 +197,20 @@ class Tokenizer:
         )
 
     def decode(self, ids: Iterable[SupportsIndex], *, skip_special_tokens: bool = False) -> str:
-        """Text of `ids` read together.
+        """Return the text of `ids` read together.
 
-        Tokenizers that put a space before every text take it off again here, so a continuation
-        decoded alone loses its first space: `token_string` of each id keeps it. As in
-        transformers, that space shows after a BOS that is not skipped (``<s> Paris``).
+        Tokenizers that put a space before every text remove it again here, so a continuation
+        decoded alone loses its first space; `token_string` of each id keeps it. As in
+        transformers, that space stays after a BOS that is not skipped (``<s> Paris``).
         """
         checked = self._checked_ids(ids)
         return self._loaded.vocabulary.decode(checked, skip_special_tokens=skip_special_tokens)
 
     def token_string(self, id: SupportsIndex) -> str:
-        r"""One token as it reads in the middle of a text (``" Paris"``, ``"\n"``, ``"<s>"``).
+        r"""Return one token as it reads inside a text (``" Paris"``, ``"\n"``, ``"<s>"``).
 
-        Bytes that are no whole character show as hexadecimal: ``"<0xE2>"``, ``" <0xF0 0x9F>"``.
+        Bytes that do not form a character are shown in hexadecimal: ``"<0xE2>"``,
+        ``" <0xF0 0x9F>"``.
         """
         return _readable(self._loaded.vocabulary.token_bytes(self._checked_ids([id])[0]))
 
@@ -221,11 +223,16 @@ class Tokenizer:
             return f"<id {id}>"
 
     def single_id(self, text: str) -> int:
-        """Id of the token that reads exactly `text` in the middle of a text, else a `TokenError`.
+        """Return the id of the one token that reads exactly `text` in the middle of a text.
 
         Spaces count, for every tokenizer: ``" Paris"`` is the token that starts a word, ``"Paris"``
         the one that continues it. ``token_string(single_id(text)) == text``, up to the tokenizer's
         own Unicode normalization.
+
+        Raises
+        ------
+        TokenError
+            If there is none. The message lists the pieces of `text`.
         """
         found, pieces = self._find_single(_checked_text(text))
         if found is not None:
@@ -237,7 +244,7 @@ class Tokenizer:
         )
         raise TokenError(
             f"{text!r} is not one token of {self.source}: its pieces are [{shown}]{hint}. "
-            "Choose a text that is one token, or take the ids of all pieces from encode"
+            "Choose a text that is one token, or get the ids of all pieces from encode"
         )
 
     def _find_single(self, text: str) -> tuple[int | None, list[int]]:
@@ -253,13 +260,15 @@ class Tokenizer:
         try:
             checked = [index(i) for i in ids]
         except TypeError as error:
-            raise TokenError(f"token ids must be a flat sequence of integers: {error}") from error
+            raise TokenError(
+                f"expected a flat sequence of integers as token ids: {error}"
+            ) from error
         knows = self._loaded.vocabulary.knows
         unknown = [str(i) for i in checked if not knows(i)]
         if unknown:
             raise TokenError(
                 f"token id {', '.join(unknown)} is not among the {self.vocab_size} of "
-                f"{self.source}. Ids just above them are padding rows of the embedding; others "
+                f"{self.source}. Ids just above these are padding rows of the embedding; others "
                 "come from a different tokenizer"
             )
         return checked
@@ -267,19 +276,19 @@ class Tokenizer:
 
 def _checked_text(text: str) -> str:
     if not isinstance(text, str):
-        raise TokenError(f"text must be a str, not {type(text).__name__} {text!r}")
+        raise TokenError(f"expected text as a str, got {type(text).__name__} {text!r}")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise TokenError(
-            f"text must be Unicode that UTF-8 can hold: character {error.start} is the surrogate "
+            f"text must be encodable as UTF-8: character {error.start} is the surrogate "
             f"{text[error.start]!r}, half of a character; decode its source as UTF-8"
         ) from error
     return text
 
 
 def _readable(raw: bytes) -> str:
-    """Decode, with the bytes that make no character in hexadecimal."""
+    """Decode UTF-8, with bytes that do not form a character in hexadecimal."""
     text = raw.decode("utf-8", "surrogateescape")
     return re.sub(
         "[\udc80-\udcff]+",

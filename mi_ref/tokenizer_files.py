@@ -1,4 +1,4 @@
-"""A tokenizer's files read: the vocabulary, what goes around a text, and its special tokens.
+"""Read a tokenizer's files: the vocabulary, what goes around a text, and the special tokens.
 
 Source: transformers 5.23 ``tokenization_utils_base.py`` ``_from_pretrained``.
 """
@@ -23,7 +23,7 @@ _BYTE = {chr(b): b for b in _PRINTABLE} | {chr(0x100 + n): b for n, b in enumera
 
 @runtime_checkable
 class Vocabulary(Protocol):
-    """Text to token ids and back, with nothing put around it: what every kind can do."""
+    """Text to token ids and back, with nothing added around it: what every kind can do."""
 
     @property
     def kind(self) -> str:
@@ -34,22 +34,22 @@ class Vocabulary(Protocol):
         """Number of tokens."""
 
     def knows(self, id: int) -> bool:
-        """Whether an id is a token; the other methods take no others."""
+        """Whether an id is a token; the other methods accept only such ids."""
 
     def token_bytes(self, id: int) -> bytes:
-        """Bytes of one token as it reads in the middle of a text."""
+        """Return the bytes of one token as it reads in the middle of a text."""
 
     def encode(self, text: str) -> tuple[list[int], list[Span]]:
-        """Ids of `text` and the characters of each, which tokens may share."""
+        """Return the ids of `text` and the character span of each; spans may overlap."""
 
     def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
-        """Text of `ids` read together."""
+        """Return the text of `ids` read together."""
 
     def normalize(self, text: str) -> str:
-        """`text` with the characters that the tokens spell."""
+        """Return `text` in the characters that the tokens spell."""
 
     def cuts(self, text: str) -> list[list[int]]:
-        """Every way in which `text` is cut, wherever it stands in a longer one."""
+        """Return every way in which `text` is split, wherever it stands in a longer text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Pipeline:
     """What a ``tokenizer.json`` describes, run by the ``tokenizers`` package."""
 
     backend: Any
-    """Without truncation, padding and post-processor."""
+    """The pipeline, without truncation, padding and post-processor."""
     byte_level: bool
     metaspace: bool
     added: dict[int, str]
@@ -77,7 +77,7 @@ class Pipeline:
         return 0 <= id < 2**32 and self.backend.id_to_token(id) is not None
 
     def token_bytes(self, id: int) -> bytes:
-        """Bytes of one token as it reads in the middle of a text."""
+        """Return the bytes of one token as it reads in the middle of a text."""
         if id in self.added:
             return self.added[id].encode()
         piece: str = self.backend.id_to_token(id)
@@ -88,24 +88,24 @@ class Pipeline:
         return (piece.replace("▁", " ") if self.metaspace else piece).encode()
 
     def encode(self, text: str) -> tuple[list[int], list[Span]]:
-        """Ids of `text` and the characters of each, spaces included."""
+        """Return the ids of `text` and the character span of each, spaces included."""
         found = self.backend.encode(text, add_special_tokens=False)
         return found.ids, found.offsets
 
     def decode(self, ids: list[int], *, skip_special_tokens: bool) -> str:
-        """Text of `ids`, by the file's decoder."""
+        """Return the text of `ids`, by the file's decoder."""
         return str(self.backend.decode(ids, skip_special_tokens=skip_special_tokens))
 
     def normalize(self, text: str) -> str:
-        """`text` after the file's normalizer."""
+        """Return `text` after the file's normalizer."""
         normalizer = self.backend.normalizer
         return str(normalizer.normalize_str(text)) if normalizer else text
 
     def cuts(self, text: str) -> list[list[int]]:
-        """How `text` is cut at the start, and where a space before it is no longer added."""
+        """Return how `text` is split at the start, and where no space is added before it."""
         found = [self.encode(text)[0]]
         if self.metaspace:
-            # The model below the pipeline adds no space, so " Paris" can be asked for as it is.
+            # The bare model adds no space, so " Paris" can be split as it is.
             pieces = self.backend.model.tokenize(text.replace(" ", "▁"))
             found.append([piece.id for piece in pieces])
         return found
@@ -117,19 +117,19 @@ class Loaded:
 
     vocabulary: Vocabulary
     prefix: tuple[int, ...]
-    """Ids that are put before a text; `suffix` after it."""
+    """Ids added before a text; `suffix` is added after it."""
     suffix: tuple[int, ...]
     bos_id: int | None
     eos_id: int | None
     special_tokens: dict[str, str]
-    """What ``bos_token``, ``eos_token`` and others stand for in a chat template."""
+    """The text of ``bos_token``, ``eos_token`` and others, for a chat template."""
     chat_template: object
     """``chat_template`` of ``tokenizer_config.json``, unchecked."""
     template_files: Mapping[str, Path]
 
 
 def refuse(sentencepiece: Path | None, source: str) -> NoReturn:
-    """Say what a checkpoint without ``tokenizer.json`` needs."""
+    """Refuse text for a checkpoint without ``tokenizer.json``, and say what it needs."""
     only = f", only {sentencepiece}, which cannot be read here" if sentencepiece else ""
     raise TokenError(
         f"{source} has no tokenizer.json{only}. Pass token ids instead of text, or let "
@@ -153,7 +153,7 @@ def load(
     ids : dict
         ``bos_token`` and ``eos_token`` where ``tokenizer_config.json`` leaves them out.
     template_files : mapping
-        Chat templates by name, handed on.
+        Chat templates by name, passed through.
 
     Raises
     ------
@@ -173,8 +173,8 @@ def load(
     for key, id in (("bos_token", bos_id), ("eos_token", eos_id)):
         if key not in config and id is not None and (known := backend.id_to_token(id)) is not None:
             special[key] = known
-    backend.post_processor = None  # it would also trim the spaces off the offsets
-    # Each step as its own JSON; the whole file's would take longer to parse than to use.
+    backend.post_processor = None  # It would also trim spaces from the offsets.
+    # The JSON of single steps: parsing the whole file's would take longer than reading the file.
     states = [step.__getstate__() for step in (backend.pre_tokenizer, backend.decoder) if step]
     steps = b"".join(states).decode()
     vocabulary = Pipeline(
@@ -200,15 +200,15 @@ def _read_pipeline(path: Path) -> Any:
 
     try:
         backend = Backend.from_file(str(path))
-    except Exception as error:  # the library raises Exception itself, nothing narrower
-        raise TokenError(f"{path} is no tokenizer: {error}; fetch it again") from error
+    except Exception as error:  # The library raises Exception itself, nothing narrower.
+        raise TokenError(f"{path} is not a tokenizer: {error}; fetch it again") from error
     backend.no_truncation()
     backend.no_padding()
     return backend
 
 
 def special_tokens(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tokens that a configuration names, as ``image_token`` names one."""
+    """Return the special tokens that a configuration names under keys such as ``image_token``."""
     extra = config.get("extra_special_tokens")
     entries = {**config, **(extra if isinstance(extra, dict) else {})}
     named = {key: token_content(entry) for key, entry in entries.items() if key.endswith("_token")}
@@ -223,21 +223,21 @@ def unnamed_tokens(config: Mapping[str, Any]) -> list[str]:
 
 
 def token_content(entry: object) -> str | None:
-    """Return the text of a token, which configurations write bare or in an object."""
+    """Return the text of a token, which configurations write as a string or in an object."""
     content = entry.get("content") if isinstance(entry, dict) else entry
     return content if isinstance(content, str) else None
 
 
 def _recognize(names: Iterable[str], backend: Any) -> None:
-    """Let a text contain what the configuration names, as in transformers."""
+    """Recognize in a text the special tokens that the configuration names, as transformers does."""
     added = {token.content for token in backend.get_added_tokens_decoder().values()}
     known = [name for name in names if backend.token_to_id(name) is not None]
     backend.add_special_tokens([name for name in known if name not in added])
 
 
 def _surroundings(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return what the template puts before and after any text."""
-    # Any text with a token in it shows it; an added token is one.
+    """Return the ids that the post-processor adds before and after any text."""
+    # Any text that has a token shows it; an added token always is one.
     added = [token.content for token in backend.get_added_tokens_decoder().values()]
     around = backend.encode("a" + next(iter(added), ""))
     inside = [n for n, sequence in enumerate(around.sequence_ids) if sequence is not None]
@@ -247,11 +247,13 @@ def _surroundings(backend: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return a JSON object, or say what the file is instead."""
+    """Return a JSON object; a TokenError says what the file holds instead."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise TokenError(f"{path} cannot be read as JSON: {error}; fetch it again") from error
     if not isinstance(content, dict):
-        raise TokenError(f"{path} holds a {type(content).__name__}, not an object; fetch it again")
+        raise TokenError(
+            f"{path}: expected a JSON object, got a {type(content).__name__}; fetch it again"
+        )
     return content

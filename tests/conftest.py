@@ -119,8 +119,8 @@ def guard(op: Op) -> Op:
     """Return `op`, given read-only every array that it may not overwrite."""
 
     def call(*args: Any, **options: Any) -> Any:
-        # `reuse` gives up the first argument, by the definitions in mi_ref.ops.
-        spared = 1 if options.get("reuse") else 0
+        # By the definitions in mi_ref.ops.
+        spared = 1 if options.get("overwrite") else 0
         locked = [_locked(x) if n >= spared else x for n, x in enumerate(args)]
         return op(*locked, **{key: _locked(x) for key, x in options.items()})
 

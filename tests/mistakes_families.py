@@ -91,7 +91,7 @@ def norm_after_rotary(model: Model) -> Model:
              first.k_norm.weight}  # fmt: skip
 
     def make(right: Ops) -> Any:
-        return lambda x, cos, sin, reuse: right.rotate(x, cos, sin, reuse=False) * gains[x.shape[2]]
+        return lambda x, cos, sin, overwrite: right.rotate(x, cos, sin) * gains[x.shape[2]]
 
     plain = modules(q_norm=gain("q_norm", np.ones_like), k_norm=gain("k_norm", np.ones_like))
     return both(plain, operation(rotate=make))(model)

@@ -30,10 +30,10 @@ from mi_ref.rope import DefaultRope
 
 
 def backwards(right: Ops) -> Any:
-    return lambda x, cos, sin, reuse: right.rotate(x, cos, -sin, reuse=reuse)
+    return lambda x, cos, sin, overwrite: right.rotate(x, cos, -sin, overwrite=overwrite)
 
 
-def interleaved(x: Any, cos: Any, sin: Any, *, reuse: bool) -> Any:
+def interleaved(x: Any, cos: Any, sin: Any, *, overwrite: bool) -> Any:
     """Turn neighbours (2i, 2i + 1), as the GPT-J style does."""
     cos, sin = cos[:, None, :], sin[:, None, :]
     out = np.empty_like(x)
@@ -54,8 +54,8 @@ def key_heads_in_turn(right: Ops) -> Any:
 
 
 def over_queries(right: Ops) -> Any:
-    def pattern(scores: Any, *, reuse: bool, masked: bool) -> Any:
-        return right.softmax(np.maximum(scores, -1e9).mT, reuse=False).mT
+    def pattern(scores: Any, *, overwrite: bool) -> Any:
+        return right.softmax(np.maximum(scores, -1e9).mT).mT
 
     return pattern
 

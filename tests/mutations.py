@@ -208,10 +208,10 @@ def scores(
             positions = np.arange(q.shape[1])
             hide = hidden(positions[:, None] - positions[None, :], window)
             if softcap is not None and not cap_last:
-                raw = right.soft_cap(raw, softcap, reuse=False)
+                raw = right.soft_cap(raw, softcap)
             raw = np.where(hide, -np.inf, raw)
             if softcap is not None and cap_last:
-                raw = right.soft_cap(raw, softcap, reuse=False)
+                raw = right.soft_cap(raw, softcap)
             return raw
 
         return wrong

@@ -45,7 +45,7 @@ class Draw:
         self.batch, self.n_pos = self.size(3), self.size(20)
         self.n_kv_heads, self.group = self.size(3), self.size(3)
         self.d_head, self.d = 2 * self.size(5), self.size(70)
-        self.masked, self.reuse = data.draw(st.booleans()), data.draw(st.booleans())
+        self.masked, self.overwrite = data.draw(st.booleans()), data.draw(st.booleans())
 
     def size(self, most: int) -> int:
         return self.data.draw(st.integers(1, most))
@@ -66,7 +66,7 @@ class Draw:
         return queries, self.heads(self.n_kv_heads, self.n_pos)
 
     def square(self, hidden: float) -> Any:
-        """Return an entry per query and key, later keys hidden if this call promises that."""
+        """Return an entry per query and key, later keys hidden or not."""
         n_query = self.size(self.n_pos)
         values = self.array(self.batch, self.n_kv_heads * self.group, n_query, self.n_pos)
         seen = np.tri(n_query, self.n_pos, self.n_pos - n_query, dtype=bool)
@@ -129,12 +129,11 @@ ARGUMENTS: dict[str, Callable[[Draw], tuple[Any, ...]]] = {
     "top_k": lambda d: (d.rows(), d.size(d.d)),
 }
 OPTIONS: dict[str, Callable[[Draw], dict[str, Any]]] = {
-    "gate": flags("reuse"),
-    "rotate": flags("reuse"),
-    "soft_cap": flags("reuse"),
-    "softmax": flags("reuse"),
-    "attention_pattern": flags("reuse", "masked"),
-    "mix_values": flags("masked"),
+    "gate": flags("overwrite"),
+    "rotate": flags("overwrite"),
+    "soft_cap": flags("overwrite"),
+    "softmax": flags("overwrite"),
+    "attention_pattern": flags("overwrite"),
     "attention_scores": attention_options(0.3),
     # Great scores would only amplify their own rounding.
     "attention": attention_options(0.002),

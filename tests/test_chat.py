@@ -28,6 +28,7 @@ from tokenizer_specs import byte_level_spec, written
 
 import mi_ref
 from mi_ref import Model, TokenError
+from mi_ref.errors import ArgumentError
 
 pytestmark = pytest.mark.usefixtures("as_users_call")
 
@@ -118,7 +119,7 @@ def test_no_template(tmp_path: Path) -> None:
 @pytest.mark.parametrize("configured", [7, {"default": ECHO}, [ECHO], [{"name": "default"}]])
 def test_malformed_configuration(tmp_path: Path, configured: object) -> None:
     said = refused(tokenizer(tmp_path, configured), HI)
-    assert "of tok is neither a text nor a list of {'name', 'template'}: " in said
+    assert "of tok: expected a text or a list of {'name', 'template'}, got " in said
 
 
 def test_damaged_file(tmp_path: Path) -> None:
@@ -140,16 +141,16 @@ def test_every_fault_of_the_messages_at_once(tmp_path: Path) -> None:
         {"role": "assistant", "content": "Hi", "seen": {1, 2}},
     ]
     assert refused(tokenizer(tmp_path, ECHO), faulty, tools=["weather"], key={3}) == (
-        "messages[0] is a str, not a dict with role and content; "
-        "messages[1] has no role: 'role' is None; "
-        "messages[2] has no content, and no tool_calls that could stand for it; "
-        "messages[3]['content'] is a int, not a text or a list of parts; "
-        "messages[4]['content'][0] is a text part whose 'text' is None; "
-        "messages[4]['content'][1] is no part such as {'type': 'text', 'text': 'Hi'}; "
-        "messages[4]['content'][2] is of type 'image', and this model reads text only; "
-        "messages[5]['seen'] is no plain data: Object of type set is not JSON serializable; "
-        "tools[0] is a str, not a JSON schema as a dict; "
-        "key= is no plain data: Object of type set is not JSON serializable. "
+        "messages[0]: expected a dict with role and content, got a str; "
+        "messages[1]['role']: expected a text, got None; "
+        "messages[2] has neither content nor tool_calls; "
+        "messages[3]['content']: expected a text or a list of parts, got a int; "
+        "messages[4]['content'][0]['text']: expected a text, got None; "
+        "messages[4]['content'][1]: expected a part such as {'type': 'text', 'text': 'Hi'}; "
+        "messages[4]['content'][2] is of type 'image', but this model reads only text; "
+        "messages[5]['seen']: expected plain data: Object of type set is not JSON serializable; "
+        "tools[0]: expected a JSON schema as a dict, got a str; "
+        "key=: expected plain data: Object of type set is not JSON serializable. "
         "A chat is a list such as [{'role': 'user', 'content': 'Hi'}]"
     )
 
@@ -158,9 +159,9 @@ def test_every_fault_of_the_messages_at_once(tmp_path: Path) -> None:
     ("messages", "message"),
     [
         ([], "messages is empty. A chat is a list"),
-        ("Hi", "messages is a str, not a list of messages"),
-        ({"role": "user", "content": "Hi"}, "messages is a dict, not a list of messages"),
-        ([HI, HI], r"messages\[0\] is a list, not a dict .*; messages\[1\] is a list"),
+        ("Hi", "messages: expected a list of messages, got a str"),
+        ({"role": "user", "content": "Hi"}, "messages: expected a list of messages, got a dict"),
+        ([HI, HI], r"messages\[0\]: expected a dict .*, got a list; messages\[1\]: .*, got a list"),
     ],
 )
 def test_what_is_no_chat(tmp_path: Path, messages: Any, message: str) -> None:
@@ -169,7 +170,9 @@ def test_what_is_no_chat(tmp_path: Path, messages: Any, message: str) -> None:
 
 def test_tools_that_are_none(tmp_path: Path) -> None:
     reader = tokenizer(tmp_path, TOOLS)
-    assert "tools is a function, not a list of JSON schemas" in refused(reader, HI, tools=said)
+    assert "tools: expected a list of JSON schemas, got a function" in refused(
+        reader, HI, tools=said
+    )
 
 
 @pytest.mark.parametrize(
@@ -235,7 +238,9 @@ def test_a_chat_is_ready_to_run(model: Model) -> None:
 
 
 def test_bos_is_the_templates_business(model: Model) -> None:
-    with pytest.raises(TokenError, match="prepend_bos=True with chat=True: the chat template writ"):
+    with pytest.raises(
+        ArgumentError, match="prepend_bos=True with chat=True: the chat template writ"
+    ):
         model.to_tokens(HI, prepend_bos=True, chat=True)
-    with pytest.raises(TokenError, match="messages is a str, not a list of messages"):
+    with pytest.raises(TokenError, match="messages: expected a list of messages, got a str"):
         model.to_tokens("Hi", chat=True)

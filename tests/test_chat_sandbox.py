@@ -16,9 +16,9 @@ pytestmark = pytest.mark.usefixtures("as_users_call")
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("{% for %}", "is no Jinja, line 1: Expected an expression"),
-        ("{{ messages | shout }}", "is no Jinja, line 1: No filter named 'shout'"),
-        ("{% generation %}", "is no Jinja, line 1: Unexpected end of template"),
+        ("{% for %}", "is not valid Jinja, line 1: Expected an expression"),
+        ("{{ messages | shout }}", "is not valid Jinja, line 1: No filter named 'shout'"),
+        ("{% generation %}", "is not valid Jinja, line 1: Unexpected end of template"),
         ("{{ messages[0].name.first }}", r"failed on these messages \(UndefinedError: "),
         ("{{ 'a' + 1 }}", r"failed on these messages \(TypeError: "),
         ("{{ 1 / 0 }}", r"failed on these messages \(ZeroDivisionError: "),
@@ -43,7 +43,7 @@ def test_faulty_template(tmp_path: Path, source: str, message: str) -> None:
 )
 def test_the_sandbox_holds(tmp_path: Path, source: str) -> None:
     said = refused(tokenizer(tmp_path, source), HI)
-    assert said.startswith("the chat template of tok was stopped at what no template may do: ")
+    assert said.startswith("the chat template of tok tried something that templates may not do: ")
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,27 @@ def test_own_value_put_back_changes_no_bit(form: str, structure: Model) -> None:
         assert same(model, edited.logits, plain.logits), point
 
 
+def test_the_pass_never_writes_over_what_a_hook_or_a_capture_holds(structure: Model) -> None:
+    model, held = structure, {}
+    copied: dict[Point, Any] = {}
+
+    def hold(x: Any, hook: Hook) -> None:
+        held[hook.point] = x
+        copied.setdefault(hook.point, model.backend.to_host(x).copy())
+
+    # A hook gets the state position by position.
+    points = [point for point in editable(model) if point.site is not at.rwkv_state]
+    model.run(PROMPT, edits=dict.fromkeys(points, hold))
+    whole = model.run(PROMPT, capture=points)
+    for point in points:
+        assert same(model, held[point], copied[point]), point
+        assert same(model, whole[point], copied[point]), point
+    for point in each(model, points):
+        model.run(PROMPT, edits={point: hold})
+        assert same(model, held[point], copied[point]), point
+        assert same(model, model.run(PROMPT, capture=[point])[point], copied[point]), point
+
+
 def test_an_edit_at_any_point_reaches_the_logits(structure: Model) -> None:
     model = structure
     host, back = model.backend.to_host, model.backend.from_host

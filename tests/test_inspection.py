@@ -153,7 +153,7 @@ def test_unreadable_tokenizers_do_not_refuse_a_model(folder: Path) -> None:
     found = inspect_checkpoint(folder)
     assert found.refusals == ()
     assert found.tokenizer.problem is not None
-    assert "is no tokenizer" in str(found.tokenizer.problem)
+    assert "is not a tokenizer" in str(found.tokenizer.problem)
 
 
 def test_nothing_to_inspect(tmp_path: Path) -> None:

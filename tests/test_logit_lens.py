@@ -58,7 +58,7 @@ def test_last_layer_is_the_models_output_bit_for_bit(
 ) -> None:
     model = load("llama3", backend, "float32")
     run, found = model.run(IDS), logit_lens(model, IDS, top=48)
-    probabilities = model.backend.to_host(model.backend.ops.softmax(run.logits, reuse=False))[0]
+    probabilities = model.backend.to_host(model.backend.ops.softmax(run.logits))[0]
     for pos in range(len(IDS)):
         cell = found[-1, pos]
         assert cell.top.items == run.top(48, pos=pos).items

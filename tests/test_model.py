@@ -13,6 +13,7 @@ import pytest
 
 import mi_ref
 from mi_ref import BackendError, ConfigError, Model, ShapeError, TokenError, at
+from mi_ref.errors import ArgumentError
 
 pytestmark = pytest.mark.usefixtures("as_users_call")
 
@@ -115,17 +116,17 @@ def test_ids_are_taken_as_they_are(prompt: Any, reader: Model) -> None:
         (np.zeros((0, 3), dtype=int), "the prompt is empty"),
         ([1, 48], r"token ids \[48\] are out of range: this model's d_vocab is 48"),
         ([1, -1, 99], r"token ids \[-1, 99\] are out of range"),
-        ([1.0, 2.0], r"1\.0 is no token id"),
-        ([1, 2.5], r"2\.5 is no token id"),
-        (np.array([1.0, 2.0]), r"1\.0 is no token id"),
-        ([True, False], "True is no token id"),
-        (np.array([True]), "True is no token id"),
-        ([None], "None is no token id"),
-        ([[[1, 2]]], "is no token id"),
-        (["the", 3], "is no token id"),
-        (3, "3 is no token id: a prompt is text, whole numbers"),
-        (None, "None is no token id"),
-        ({1, 2}, "{1, 2} is no token id"),
+        ([1.0, 2.0], r"1\.0 is not a token id"),
+        ([1, 2.5], r"2\.5 is not a token id"),
+        (np.array([1.0, 2.0]), r"1\.0 is not a token id"),
+        ([True, False], "True is not a token id"),
+        (np.array([True]), "True is not a token id"),
+        ([None], "None is not a token id"),
+        ([[[1, 2]]], "is not a token id"),
+        (["the", 3], "is not a token id"),
+        (3, "3 is not a token id: expected text, integers"),
+        (None, "None is not a token id"),
+        ({1, 2}, "{1, 2} is not a token id"),
     ],
     ids=lambda value: repr(value)[:40],
 )
@@ -164,8 +165,11 @@ def test_single_tokens_and_where_they_stand(reader: Model) -> None:
     assert reader.get_token_position(3, [2, 3, 4]) == 1
     with pytest.raises(TokenError, match=r"'a' \(id 6\) does not occur in \['<s>', 'the', "):
         reader.get_token_position("a", text)
-    with pytest.raises(TokenError, match="takes one prompt, not 2"):
+    with pytest.raises(TokenError, match="expected one prompt, got 2"):
         reader.get_token_position("the", ["the", "a"])
+    mode: Any = "middle"
+    with pytest.raises(ArgumentError, match="mode='middle': expected 'first' or 'last'"):
+        reader.get_token_position("the", text, mode=mode)
 
 
 def test_without_a_tokenizer_ids_still_work(tiny: Model) -> None:
@@ -226,7 +230,11 @@ def test_text_round_trips_on_a_real_tokenizer(stories: Model) -> None:
     ("options", "error", "message"),
     [
         ({"backend": "nunpy"}, BackendError, "no backend named 'nunpy'; installed: .*numpy"),
-        ({"dtype": "float16"}, BackendError, "dtype 'float16' is not one a forward pass runs in"),
+        (
+            {"dtype": "float16"},
+            BackendError,
+            "dtype 'float16': a forward pass runs in float32 or",
+        ),
         ({"dtype": "bfloat16"}, BackendError, "bfloat16 and float16 checkpoints load exactly"),
         ({"device": "cuda:0"}, BackendError, "NumPy runs on the CPU, not on device 'cuda:0'"),
     ],

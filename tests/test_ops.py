@@ -14,7 +14,8 @@ from hypothesis import given, settings, strategies as st
 from op_draws import ACTIVATIONS, ARGUMENTS, OPTIONS, Draw, flags
 
 from mi_ref import Backend
-from mi_ref.ops import Op, Ops, standard_ops
+from mi_ref.errors import ArgumentError
+from mi_ref.ops import ACTIVATIONS as ACTIVATION_NAMES, Op, Ops, standard_ops, visible
 from mi_ref.testing import relative_error
 
 TOLERANCE = {"float64": 5e-15, "float32": 3e-6}
@@ -48,16 +49,16 @@ def test_a_hidden_write_in_the_core_would_be_seen(read_only: Backend) -> None:
 
 
 def test_a_hidden_write_in_a_kernel_would_be_seen(guarded: Callable[[Op], Op]) -> None:
-    def spoil(first: Any, second: Any, *, reuse: bool) -> None:
+    def spoil(first: Any, second: Any, *, overwrite: bool) -> None:
         first[...] = 0.0
-        if not reuse:
+        if not overwrite:
             second[...] = 0.0
 
     x, y = np.ones(3), np.ones(3)
-    guarded(spoil)(x, y, reuse=True)
+    guarded(spoil)(x, y, overwrite=True)
     assert (x == 0.0).all()
     with pytest.raises(ValueError, match="read-only"):
-        guarded(spoil)(x, y, reuse=False)
+        guarded(spoil)(x, y, overwrite=False)
 
 
 def defined(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -93,7 +94,7 @@ def compare(
     before = [x.copy() if isinstance(x, np.ndarray) else x for x in arguments]
     desired = defined(name, arguments, options)
     # Drawn arrays may share memory with themselves; a kernel that may write gets one of its own.
-    spared = 1 if options.get("reuse") else 0
+    spared = 1 if options.get("overwrite") else 0
     given = [
         tested.from_host(x.copy("K") if n < spared else x) if isinstance(x, np.ndarray) else x
         for n, x in enumerate(arguments)
@@ -161,10 +162,10 @@ def test_long_prompts(n_pos: int, dtype: str, tested: Backend) -> None:
     # One future key, far off, is shown all the same: what an edit of the scores may do.
     shown = causal.copy()
     shown[1, 3, 2, -1] = 2.0
-    for scores, masked in ((causal, True), (causal, False), (dense, False), (shown, False)):
-        for reuse in (False, True):
-            compare(tested, "attention_pattern", (scores,), dtype, masked=masked, reuse=reuse)
-        compare(tested, "mix_values", (np.exp(scores), v), dtype, masked=masked)
+    for scores in (causal, dense, shown):
+        for overwrite in (False, True):
+            compare(tested, "attention_pattern", (scores,), dtype, overwrite=overwrite)
+        compare(tested, "mix_values", (np.exp(scores), v), dtype)
     x, weight, bias = (rng.normal(size=s).astype(dtype) for s in ((2, n_pos, 6), (64, 6), (64,)))
     for added in (None, bias):
         compare(tested, "linear", (x, weight, added), dtype)
@@ -184,12 +185,74 @@ def test_what_a_query_sees_of_four_keys(tested: Backend) -> None:
     assert (scores[~np.isfinite(scores)] == -np.inf).all()
 
 
+@pytest.mark.parametrize(
+    ("window", "starts", "shown"),
+    [(None, None, ["xxx....", "xxxx...", "xxxxx.."]),
+     (2, None, [".xx....", "..xx...", "...xx.."]),
+     (None, 3, ["..x....", "...x...", "...xx.."]),
+     (2, 1, [".xx....", "..xx...", "...xx.."])],
+)  # fmt: skip
+def test_which_keys_are_visible_from_positions_that_start_late(
+    window: int | None, starts: int | None, shown: list[str], tested: Backend
+) -> None:
+    """Queries at positions 2 to 4 of seven keys; counted from elsewhere, they see the same."""
+    for shift in (0, 100):
+        rows, columns = (tested.from_host(np.arange(*ends) + shift) for ends in ((2, 5), (0, 7)))
+        begins = None if starts is None else tested.from_host(np.array([starts + shift]))
+        seen = visible(rows, columns, window=window, starts=begins, xp=tested.xp)
+        assert seen.shape == ((3, 7) if starts is None else (1, 3, 7))
+        host = tested.to_host(seen).reshape(3, 7)
+        assert ["".join("x" if each else "." for each in row) for row in host] == shown
+
+
+@pytest.mark.parametrize("n_pos", [9, 300])
+@pytest.mark.parametrize("softcap", [None, 2.0])
+@pytest.mark.parametrize("starts", [None, [0, 4]])
+@pytest.mark.parametrize("window", [None, 3, 130])
+@pytest.mark.parametrize("library", ["tested", "array-api-strict"])
+def test_attention_split_anywhere_is_the_whole(
+    library: str,
+    window: int | None,
+    starts: list[int] | None,
+    softcap: float | None,
+    n_pos: int,
+    tested: Backend,
+) -> None:
+    """The last queries on the keys of the past and their own give what all give together."""
+    own = library == "tested"
+    ops, asarray = (tested.ops, tested.from_host) if own else (DEFINITIONS, strict.asarray)
+    to_host = tested.to_host if own else np.asarray
+    xp = tested.xp if own else strict
+    rng = np.random.default_rng(n_pos)
+    q, k, v = (asarray(rng.normal(size=(2, n_pos, n, 4))) for n in (4, 2, 2))
+    begins = None if starts is None else asarray(np.array(starts))
+    options = {"scale": 0.5, "softcap": softcap, "window": window, "starts": begins}
+    whole = to_host(ops.attention(q, k, v, **options))
+    scores = to_host(ops.attention_scores(q, k, **options))
+    for split in range(1, n_pos) if n_pos < 10 else (1, 127, 128, 129, n_pos - 1):
+        new = [xp.asarray(x[:, split:, ...], copy=True) for x in (q, k, v)]
+        keys, values = (
+            xp.concat([past[:, :split, ...], x], axis=1)
+            for past, x in zip((k, v), new[1:], strict=True)
+        )
+        found = to_host(ops.attention(new[0], keys, values, **options))
+        assert relative_error(found, whole[:, split:]) < TOLERANCE["float64"]
+        part = ops.attention_scores(new[0], keys, **options)
+        hidden = np.isneginf(to_host(part))
+        assert np.array_equal(hidden, np.isneginf(scores[:, :, split:]))
+        error = relative_error(to_host(part)[~hidden], scores[:, :, split:][~hidden])
+        assert error < TOLERANCE["float64"]
+        pattern = ops.attention_pattern(part)
+        mixed = to_host(ops.mix_values(pattern, values))
+        assert relative_error(mixed, whole[:, split:]) < TOLERANCE["float64"]
+
+
 @pytest.mark.parametrize("dtype", TOLERANCE)
-@pytest.mark.parametrize("reuse", [False, True])
-def test_softmax_of_great_and_missing_scores(reuse: bool, dtype: str, tested: Backend) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_softmax_of_great_and_missing_scores(overwrite: bool, dtype: str, tested: Backend) -> None:
     great = np.array([[1e30, 1e30, -np.inf], [-1e30, -1e30, -1e30], [-np.inf, 3.0, -np.inf]])
     scores = tested.from_host(great.astype(dtype).reshape(1, 1, 3, 3))
-    pattern = tested.to_host(tested.ops.softmax(scores, reuse=reuse))[0, 0]
+    pattern = tested.to_host(tested.ops.softmax(scores, overwrite=overwrite))[0, 0]
     third = 1 / 3
     expected = [[0.5, 0.5, 0.0], [third, third, third], [0.0, 1.0, 0.0]]
     assert pattern.tolist() == [pytest.approx(row, rel=1e-7) for row in expected]
@@ -200,8 +263,8 @@ def test_softmax_of_great_and_missing_scores(reuse: bool, dtype: str, tested: Ba
 def test_activations_far_out(name: str, dtype: str, tested: Backend) -> None:
     x = np.array([[-1e4, -100.0, -0.0, 0.0, 100.0, 1e4]], dtype=dtype)
     ones = tested.from_host(np.ones_like(x))
-    for reuse in (False, True):
-        found = tested.ops.gate(tested.from_host(x.copy()), ones, name, reuse=reuse)
+    for overwrite in (False, True):
+        found = tested.ops.gate(tested.from_host(x.copy()), ones, name, overwrite=overwrite)
         expected = [[0.0, 0.0, 0.0, 0.0, 100.0, 1e4]]
         assert tested.to_host(found).tolist() == [pytest.approx(row, abs=1e-30) for row in expected]
 
@@ -211,6 +274,16 @@ def test_what_is_not_a_number_stays_none(name: str, tested: Backend) -> None:
     found = tested.to_host(tested.ops.activation(tested.from_host(np.array([[np.nan, 1.0]])), name))
     assert np.isnan(found[0, 0])
     assert np.isfinite(found[0, 1])
+
+
+def test_activations_by_name(tested: Backend) -> None:
+    x = tested.from_host(np.array([[-1.0, 2.0]]))
+    for name in ACTIVATION_NAMES:
+        assert tested.ops.activation(x, name).shape == (1, 2)
+    with pytest.raises(ArgumentError, match="no activation function is named 'swish': expected on"):
+        tested.ops.activation(x, "swish")
+    with pytest.raises(ArgumentError, match="no activation function is named 'swish'"):
+        DEFINITIONS.activation(strict.asarray([1.0]), "swish")
 
 
 @pytest.mark.parametrize(

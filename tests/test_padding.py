@@ -11,6 +11,7 @@ from model_points import everything
 
 from mi_ref import Backend, Hook, Model, Run, ShapeError, TokenError, at, get_backend
 from mi_ref.config import Experts
+from mi_ref.errors import ArgumentError
 from mi_ref.sites import Point
 from mi_ref.testing import GoldenCase, assert_close, relative_error
 
@@ -256,13 +257,15 @@ def test_a_mask_that_agrees_with_the_prompts(tiny: Model) -> None:
     ("mask", "message"),
     [
         ([[1, 1, 1], [1, 0, 1]], "row 1 of attention_mask has a pad between tokens"),
-        ([[1, 1, 1]], r"attention_mask has 1 rows of \[3\] entries; the prompt is \(batch 2, pos"),
-        ([[1, 1], [1, 1]], r"2 rows of \[2\] entries; the prompt is \(batch 2, pos 3\)"),
+        ([[1, 1, 1]],
+         r"attention_mask: expected \(batch 2, pos 3\) like the prompt, got 1 rows of \[3\]"),
+        ([[1, 1], [1, 1]],
+         r"expected \(batch 2, pos 3\) like the prompt, got 2 rows of \[2\] entries"),
         ([[1, 1, 1], [1, 1]], r"2 rows of \[2, 3\] entries"),
-        ([1, 1, 1], r"it is rows of 1 and 0, \[batch, pos\]"),
-        ([[1, 1, 1], [1, 2, 0]], "attention_mask holds 2; 1 is a token, 0 a pad"),
-        ([[1, 1, 0.5], [1, 1, 1]], r"attention_mask holds 0\.5"),
-        ([[1, 1, 1], [0, 0, 0]], "row 1 of attention_mask has no token: leave the row out"),
+        ([1, 1, 1], r"expected rows of 1 and 0, \[batch, pos\]"),
+        ([[1, 1, 1], [1, 2, 0]], "attention_mask: expected 1 for a token and 0 for a pad, got 2"),
+        ([[1, 1, 0.5], [1, 1, 1]], r"expected 1 for a token and 0 for a pad, got 0\.5"),
+        ([[1, 1, 1], [0, 0, 0]], "row 1 of attention_mask has no token: leave that row out"),
     ],
 )  # fmt: skip
 def test_masks_that_say_nothing_clear(mask: Any, message: str, tiny: Model) -> None:
@@ -275,10 +278,10 @@ def test_masks_that_say_nothing_clear(mask: Any, message: str, tiny: Model) -> N
 def test_what_contradicts_itself_is_refused(tiny: Model) -> None:
     rows = [[1, 2, 3], [4]]
     for mask in ([[1, 1, 1]] * 2, [[1, 1, 1], [0, 0, 1]], [[1, 1, 1], [1, 1, 0]]):
-        with pytest.raises(TokenError, match="differs from the pads that the prompts' own lengths"):
+        with pytest.raises(TokenError, match="contradicts the pads that the prompts' own lengths"):
             tiny.run(rows, attention_mask=mask)
     side: Any = "middle"
-    with pytest.raises(TokenError, match="padding_side='middle': it is 'left' or 'right'"):
+    with pytest.raises(ArgumentError, match="padding_side='middle': expected 'left' or 'right'"):
         tiny.run(rows, padding_side=side)
     with pytest.raises(TokenError, match="the prompt is empty"):
         tiny.run([[1, 2, 3], []])

@@ -107,6 +107,21 @@ def test_dynamic_base_grows_with_the_prompt() -> None:
     assert found[1] == pytest.approx(0.1 / 4 ** (1 / 3), rel=1e-12)
 
 
+@pytest.mark.parametrize("rope", [LLAMA32, YARN, LONG, DynamicRope(theta=1e4, factor=3.0,
+                                                                  original_n_ctx=6)])  # fmt: skip
+@pytest.mark.parametrize("padding", [None, Padding((0, 3), (8, 8), 8), Padding((0, 0), (8, 5), 8)])
+def test_tables_from_any_first_position_are_the_end_of_all(
+    rope: Rope, padding: Padding | None
+) -> None:
+    rotary, numpy = Rotary(rope=rope, dims=4), get_backend("numpy")
+    whole = tables(rope, 4, 8, padding)
+    for first in range(8):
+        part = rotary_tables(rotary, 8, padding, first=first, dtype=np.float64, backend=numpy)
+        for found, expected in zip(part, whole, strict=True):
+            assert found.shape == expected[..., first:, :].shape
+            assert found == pytest.approx(expected[..., first:, :], rel=1e-15, abs=1e-15)
+
+
 def test_yarn_without_rounding_and_with_other_betas() -> None:
     """A pair's share of interpolation is linear in its number, between two numbers of turns."""
     rope = YarnRope(theta=10_000.0, factor=4.0, original_n_ctx=512, beta_fast=8.0, beta_slow=2.0,

@@ -144,10 +144,13 @@ def test_from_place_to_token(byte_level: Tokenizer) -> None:
 def test_span_outside_the_text(byte_level: Tokenizer, start: int, end: int) -> None:
     encoding = byte_level.encode(" Paris")
     with pytest.raises(
-        TokenError, match=f"span {start} to {end} is empty or outside the text of 6"
+        TokenError,
+        match=f"span {start} to {end}: expected a non-empty span inside the text of 6",
     ):
         encoding.span_to_tokens(start, end)
-    with pytest.raises(TokenError, match="span -1 to 0 is empty or outside the text of 6 bytes"):
+    with pytest.raises(
+        TokenError, match="span -1 to 0: expected a non-empty span inside the text of 6 b"
+    ):
         encoding.byte_to_token(-1)
 
 
@@ -179,7 +182,7 @@ def test_single_id_byte_level(byte_level: Tokenizer) -> None:
         byte_level.single_id("Paris")
     assert str(refused.value) == (
         "'Paris' is not one token of tok: its pieces are ['P' (47), 'ar' (256), 'is' (257)]; "
-        "' Paris' is one token. Choose a text that is one token, or take the ids of all pieces "
+        "' Paris' is one token. Choose a text that is one token, or get the ids of all pieces "
         "from encode"
     )
 

@@ -66,7 +66,7 @@ def test_bos_asked_of_a_tokenizer_without(tmp_path: Path, config: dict[str, Any]
     tokenizer = written(tmp_path, byte_level_spec(), config, bos_id=bos_id)
     assert tokenizer.bos_id is None
     assert tokenizer.encode(" Paris", prepend_bos=False).ids == (260,)
-    with pytest.raises(TokenError, match="prepend_bos=True, but tok names no BOS token; leave"):
+    with pytest.raises(TokenError, match="prepend_bos=True, but tok has no BOS token; leave"):
         tokenizer.encode(" Paris", prepend_bos=True)
 
 

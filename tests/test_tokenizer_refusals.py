@@ -30,7 +30,7 @@ def test_unknown_ids(byte_level: Tokenizer) -> None:
 def test_ids_may_be_an_array_but_flat(byte_level: Tokenizer) -> None:
     assert byte_level.decode(np.asarray([260, 257])) == " Parisis"
     assert byte_level.token_string(np.int64(260)) == " Paris"
-    with pytest.raises(TokenError, match="token ids must be a flat sequence of integers"):
+    with pytest.raises(TokenError, match="expected a flat sequence of integers as token ids"):
         byte_level.decode(np.asarray([[260, 257]]))
 
 
@@ -59,9 +59,12 @@ def test_no_files_at_all() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("version https://git-lfs.github.com/spec/v1", "is no tokenizer: expected value at line 1"),
-        ("[]", "is no tokenizer: invalid type: sequence"),
-        ("{}", "is no tokenizer: "),
+        (
+            "version https://git-lfs.github.com/spec/v1",
+            "is not a tokenizer: expected value at line 1",
+        ),
+        ("[]", "is not a tokenizer: invalid type: sequence"),
+        ("{}", "is not a tokenizer: "),
     ],
 )
 def test_corrupt_files(tmp_path: Path, content: str, said: str) -> None:
@@ -73,7 +76,7 @@ def test_corrupt_files(tmp_path: Path, content: str, said: str) -> None:
 
 def test_missing_file(tmp_path: Path) -> None:
     tokenizer = Tokenizer.from_files(tmp_path / "tokenizer.json", source="tok")
-    with pytest.raises(TokenError, match=r"tokenizer.json is no tokenizer: No such file"):
+    with pytest.raises(TokenError, match=r"tokenizer.json is not a tokenizer: No such file"):
         tokenizer.encode("a")
 
 
@@ -94,4 +97,4 @@ tokenizer.encode(b"Paris")
         check=False,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    assert done.stderr.strip().endswith("TokenError: text must be a str, not bytes b'Paris'")
+    assert done.stderr.strip().endswith("TokenError: expected text as a str, got bytes b'Paris'")

@@ -111,10 +111,10 @@ def test_a_template_gets_no_text_that_reads_back_as_another_token(tmp_path: Path
 @pytest.mark.parametrize(
     ("decoder", "said"),
     [
-        ({"x": {"content": "<s>"}}, "has 'x': {'content': '<s>'}; needed is an id with"),
-        ({"0": {"content": ""}}, "has '0': {'content': ''}; needed"),
-        ({"0": "<s>"}, "has '0': '<s>'; needed"),
-        ([["0", "<s>"]], r"has '': \[\['0', '<s>'\]\]; needed"),
+        ({"x": {"content": "<s>"}}, "expected an id with .*; got 'x': {'content': '<s>'}$"),
+        ({"0": {"content": ""}}, "expected .*; got '0': {'content': ''}$"),
+        ({"0": "<s>"}, "expected .*; got '0': '<s>'$"),
+        ([["0", "<s>"]], r"expected .*; got '': \[\['0', '<s>'\]\]$"),
         ({"0": {"content": "<s>", "rstrip": True}}, "without lstrip, rstrip, single_word"),
     ],
 )

@@ -89,13 +89,13 @@ def test_without_a_word_from_the_checkpoint(plain: Tokenizer) -> None:
     assert plain.decode([IDS[b"a"], 0, IDS[b"\n\n"]], skip_special_tokens=True) == "a\n\n"
     # As in the package rwkv, where the words are text.
     assert plain.encode("<|endoftext|>").tokens[:3] == ("<|", "endo", "f")
-    with pytest.raises(TokenError, match="prepend_bos=True, but tok names no BOS token"):
+    with pytest.raises(TokenError, match="prepend_bos=True, but tok has no BOS token"):
         plain.encode("a", prepend_bos=True)
 
 
 def test_ids_beyond_the_file(plain: Tokenizer) -> None:
     beyond = len(TOKENS) + 1
-    said = f"token id {beyond} is not among the {beyond} of tok. Ids just above them are padding"
+    said = f"token id {beyond} is not among the {beyond} of tok. Ids just above these are padding"
     with pytest.raises(TokenError, match=said):
         plain.decode([1, beyond])
     with pytest.raises(TokenError, match=said):
@@ -133,7 +133,7 @@ def test_a_damaged_vocabulary_is_told(folder: Path) -> None:
     (folder / FILE).write_text("1 'a' 2\n")
     facts = inspect_checkpoint(folder).tokenizer
     assert facts.kind is None
-    assert "the token has 1 bytes" in str(facts.problem)
+    assert "expected a token of 2 bytes, got 1" in str(facts.problem)
 
 
 def test_which_files_are_fetched(tmp_path: Path) -> None:

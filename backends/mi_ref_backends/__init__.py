@@ -1,1 +1,1 @@
-"""Array libraries for mi_ref: one module each, found by entry point. See ``backends/README.md``."""
+"""Array libraries for mi_ref, found by entry point. See ``backends/README.md``."""

@@ -26,7 +26,7 @@ def backend(device: str | int | None = None) -> Backend:
     cupy, xp, special = _libraries()
     number = _number(device, cupy)
     chosen = cupy.cuda.Device(number)
-    # CuPy makes arrays on the current device: this one, from here on, for this thread.
+    # CuPy creates arrays on the current device: from here on this one, for this thread.
     chosen.use()
 
     def from_host(array: Any) -> Any:
@@ -66,5 +66,5 @@ def _number(device: str | int | None, cupy: ModuleType) -> int:
     text = str(device).removeprefix("cuda").removeprefix(":")
     number = int(text) if text.isdigit() else 0 if text == "" else -1
     if not 0 <= number < count:
-        raise BackendError(f"there is no GPU {device!r}: this machine has {count}, from 0 on.")
+        raise BackendError(f"no GPU {device!r}: expected a number from 0 to {count - 1}.")
     return number

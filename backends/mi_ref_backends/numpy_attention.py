@@ -1,6 +1,6 @@
-"""Attention on NumPy: products on the heads as they lie, by blocks of queries, no masked block.
+"""Attention on NumPy: by blocks of queries, with no copy of the heads and no wholly masked block.
 
-Whether scores and pattern are looked at or not, the same products and sums run on the same blocks,
+The same products and sums run on the same blocks whether or not scores and pattern are looked at,
 so that looking changes no bit of the result.
 """
 
@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from mi_ref.ops import visible
 from mi_ref_backends.numpy_memory import NpArray, empty, empty_like
 
 _BLOCK = 128
-# Elements that are worked on while they stay in a core's cache.
+# Elements processed at a time, so that they stay in a core's cache.
 _CHUNK = 1 << 16
 
 
@@ -28,7 +29,7 @@ def attention_scores(
     window: int | None,
     starts: NpArray | None,
 ) -> NpArray:
-    """Score in one new array: see `mi_ref.ops.attention_scores`."""
+    """Compute scores in one new array: see `mi_ref.ops.attention_scores`."""
     batch, n_query, n_heads, _ = q.shape
     n_key, n_kv_heads = k.shape[1:3]
     queries, keys = _queries(q, n_kv_heads, scale), _transposed(k)
@@ -36,33 +37,35 @@ def attention_scores(
     for start, stop, seen in _blocks(n_query, n_key):
         block = scores[..., start:stop, :]
         np.matmul(queries[..., start:stop, :], keys[:, :, None, :, :seen], out=block[..., :seen])
-        _cap_and_mask(block[..., :seen], softcap, window, starts)
+        _cap_and_mask(
+            block[..., :seen], softcap, _mask(stop - start, seen, window, starts, q.dtype)
+        )
         block[..., seen:] = -np.inf
     return scores.reshape(batch, n_heads, n_query, n_key)
 
 
-def soft_cap(x: NpArray, limit: float, *, reuse: bool) -> NpArray:
+def soft_cap(x: NpArray, limit: float, *, overwrite: bool = False) -> NpArray:
     """Cap in one array: see `mi_ref.ops.soft_cap`."""
-    out: NpArray = np.divide(x, x.dtype.type(limit), out=x if reuse else empty_like(x))
+    out: NpArray = np.divide(x, x.dtype.type(limit), out=x if overwrite else empty_like(x))
     np.tanh(out, out=out)
     out *= x.dtype.type(limit)
     return out
 
 
-def attention_pattern(scores: NpArray, *, reuse: bool, masked: bool) -> NpArray:
-    """Normalize what is visible: see `mi_ref.ops.attention_pattern`."""
+def attention_pattern(scores: NpArray, *, overwrite: bool = False) -> NpArray:
+    """Normalize over the visible keys: see `mi_ref.ops.attention_pattern`."""
     n_query, n_key = scores.shape[-2:]
-    pattern = scores if reuse else empty(scores.shape, scores.dtype)
+    pattern = scores if overwrite else empty(scores.shape, scores.dtype)
     for start, stop, seen in _blocks(n_query, n_key):
         hidden = scores[..., start:stop, seen:]
-        if hidden.size and not masked and hidden.max() != -np.inf:
+        if hidden.size and hidden.max() != -np.inf:
             seen = n_key
         _softmax(scores[..., start:stop, :seen], pattern[..., start:stop, :seen])
         pattern[..., start:stop, seen:] = 0
     return pattern
 
 
-def mix_values(pattern: NpArray, v: NpArray, *, masked: bool) -> NpArray:
+def mix_values(pattern: NpArray, v: NpArray) -> NpArray:
     """Mix into feature-major heads: see `mi_ref.ops.mix_values`."""
     batch, n_heads, n_query, n_key = pattern.shape
     n_kv_heads, d_head = v.shape[2:]
@@ -72,7 +75,7 @@ def mix_values(pattern: NpArray, v: NpArray, *, masked: bool) -> NpArray:
     for start, stop, seen in _blocks(n_query, n_key):
         rows = grouped[..., start:stop, :]
         z[..., start:stop] = values[..., :seen] @ rows[..., :seen].mT
-        if not masked and rows[..., seen:].any():
+        if rows[..., seen:].any():
             z[..., start:stop] += values[..., seen:] @ rows[..., seen:].mT
     return _joined(z)
 
@@ -87,25 +90,26 @@ def attention(
     window: int | None,
     starts: NpArray | None,
 ) -> NpArray:
-    """Attend block by block, some heads at a time: see `mi_ref.ops.attention`."""
+    """Attend block by block, a few heads at a time: see `mi_ref.ops.attention`."""
     batch, n_query, n_heads, d_head = q.shape
     n_key, n_kv_heads = k.shape[1:3]
     queries, keys, values = _queries(q, n_kv_heads, scale), _transposed(k), _transposed(v)
     z = _empty_heads(batch, n_query, n_kv_heads, n_heads, d_head, v.dtype)
     for start, stop, seen in _blocks(n_query, n_key):
+        mask = _mask(stop - start, seen, window, starts, q.dtype)
         step = max(1, _CHUNK * n_kv_heads // (n_heads * (stop - start) * seen))
         for first in range(0, n_kv_heads, step):
             heads = slice(first, first + step)
             block = queries[:, heads, :, start:stop] @ keys[:, heads, None, :, :seen]
-            _cap_and_mask(block, softcap, window, starts)
+            _cap_and_mask(block, softcap, mask)
             _softmax(block, block)
             z[:, heads, ..., start:stop] = values[:, heads, None, :, :seen] @ block.mT
     return _joined(z)
 
 
-def softmax(x: NpArray, *, reuse: bool) -> NpArray:
-    """Normalize the last axis: see `mi_ref.ops.softmax`."""
-    out = x if reuse else np.empty_like(x)
+def softmax(x: NpArray, *, overwrite: bool = False) -> NpArray:
+    """Normalize over the last axis: see `mi_ref.ops.softmax`."""
+    out = x if overwrite else np.empty_like(x)
     _softmax(x, out)
     return out
 
@@ -121,7 +125,7 @@ def _softmax(x: NpArray, out: NpArray) -> None:
 
 
 def _blocks(n_query: int, n_key: int) -> Iterator[tuple[int, int, int]]:
-    """Yield first query, end of queries, and end of the keys that the last of them sees."""
+    """Yield the first query of each block, its end, and the end of the keys that it sees."""
     for start in range(0, n_query, _BLOCK):
         stop = min(start + _BLOCK, n_query)
         yield start, stop, n_key - n_query + stop
@@ -143,7 +147,7 @@ def _transposed(x: NpArray) -> NpArray:
 def _empty_heads(
     batch: int, n_pos: int, n_kv_heads: int, n_heads: int, d_head: int, dtype: Any
 ) -> NpArray:
-    """Return [b, kv_head, group, d, p] whose memory lies as [kv_head, group, d, b, p]."""
+    """Return an array [b, kv_head, group, d, p] whose memory order is [kv_head, group, d, b, p]."""
     shape = (n_kv_heads, n_heads // n_kv_heads, d_head, batch, n_pos)
     return empty(shape, dtype).transpose(3, 0, 1, 2, 4)
 
@@ -154,28 +158,39 @@ def _joined(z: NpArray) -> NpArray:
     return z.reshape(batch, n_kv_heads * group, d_head, n_pos).transpose(0, 3, 1, 2)
 
 
-def _cap_and_mask(
-    block: NpArray, softcap: float | None, window: int | None, starts: NpArray | None
-) -> None:
-    """Cap the scores of some queries, the last of which sees the last key, and hide the rest."""
+def _cap_and_mask(block: NpArray, softcap: float | None, mask: NpArray) -> None:
+    """Cap scores in place, and hide those of the last keys as `mask` says."""
     if softcap is not None:
-        soft_cap(block, softcap, reuse=True)
-    n_rows, n_keys = block.shape[-2:]
-    # Without a window only the last keys are hidden from anyone.
-    width = n_rows if window is None or window >= n_keys else n_keys
-    block[..., -width:] += _hidden(n_rows, width, window, block.dtype)
+        soft_cap(block, softcap, overwrite=True)
+    block[..., -mask.shape[-1] :] += mask
+
+
+def _mask(
+    n_rows: int, n_keys: int, window: int | None, starts: NpArray | None, dtype: Any
+) -> NpArray:
+    """Return minus infinity at the keys that each of the last `n_rows` positions does not see.
+
+    It is zero at the others, and holds only the last keys where all queries see those before.
+    """
     if starts is not None:
-        before = np.arange(n_keys) < starts[:, None]  # [batch, key_pos]
-        own = np.eye(n_rows, n_keys, n_keys - n_rows, dtype=bool)
-        hidden = before[:, None, :] & ~own
-        block += np.where(hidden, block.dtype.type(-np.inf), 0)[:, None, None]
+        hidden = _hidden(n_rows, n_keys, window, starts, dtype)
+        return hidden[:, None, None]  # [b, q, k] -> [b, kv_head, group, q, k]
+    no_window = window is None or window >= n_keys
+    return _shared_mask(n_rows, n_rows if no_window else n_keys, window, dtype)
 
 
 @lru_cache(maxsize=64)
-def _hidden(n_rows: int, n_keys: int, window: int | None, dtype: Any) -> NpArray:
-    """Return minus infinity at keys after each query's own or before its window, else zero."""
-    distance = np.arange(n_keys - n_rows, n_keys)[:, None] - np.arange(n_keys)
-    seen = (distance >= 0) & (distance < (window or n_keys))
-    hidden: NpArray = np.where(seen, dtype.type(0), dtype.type(-np.inf))
+def _shared_mask(n_rows: int, n_keys: int, window: int | None, dtype: Any) -> NpArray:
+    """Return the mask of every row of a batch, made once for all layers."""
+    hidden = _hidden(n_rows, n_keys, window, None, dtype)
     hidden.flags.writeable = False
+    return hidden
+
+
+def _hidden(
+    n_rows: int, n_keys: int, window: int | None, starts: NpArray | None, dtype: Any
+) -> NpArray:
+    keys = np.arange(n_keys)
+    seen = visible(keys[n_keys - n_rows :], keys, window=window, starts=starts, xp=np)
+    hidden: NpArray = np.where(seen, dtype.type(0), dtype.type(-np.inf))
     return hidden

@@ -17,14 +17,14 @@ import numpy.typing as npt
 _STEPS = 16
 """Points per unit."""
 _LAST = 6
-"""From here on, erf is one in float64."""
+"""From here on, erf is 1 in float64."""
 
 
 def erf(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return ``2/√π ∫₀ˣ exp(-t²) dt`` of each element, in the dtype of `x`."""
     terms = _terms(x.dtype)
     size = np.minimum(np.abs(x), x.dtype.type(_LAST))
-    # fmin, so that NaN has a place in the table; its offset stays NaN and so does the result.
+    # fmin gives NaN a valid place in the table; its offset stays NaN, and so does the result.
     nearest = np.fmin(np.rint(size * _STEPS), x.dtype.type(_LAST * _STEPS))
     offset = size - nearest / _STEPS
     point = nearest.astype(np.intp)

@@ -1,11 +1,11 @@
-"""NumPy's own versions of the operations: no temporaries to spare, memory in the order BLAS likes.
+"""NumPy's own versions of the operations: few temporaries, memory in the order that suits BLAS.
 
 Activations are kept feature-major: logically ``[batch, pos, d]``, in memory ``[d, batch, pos]``.
-Then a product is ``weight @ x`` with both operands as they lie, which streams a stored weight once
-and runs up to twice as fast on few tokens as ``x @ weight.T``; splitting into heads, and joining
-them, moves nothing. Arrays in any other order are taken too, only slower.
+Then a product is ``weight @ x`` without a transposition, which streams a stored weight once and, on
+few tokens, runs up to twice as fast as ``x @ weight.T``; splitting and merging heads copies no
+data. Arrays in any other order work too, only more slowly.
 
-What is overwritten here was made here, or given up by the caller with ``reuse=True``.
+An array is overwritten only if it was made here, or passed with ``overwrite=True``.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from functools import partial
 
 import numpy as np
 
-from mi_ref.ops import GELU_SLOPES
+from mi_ref.ops import GELU_SLOPES, unknown_activation
 from mi_ref_backends.numpy_erf import erf
 from mi_ref_backends.numpy_memory import NpArray, empty, empty_like
 
 _FEW_ROWS = 128
-# Elements that are worked on while they stay in a core's cache.
+# Elements processed at a time, so that they stay in a core's cache.
 _CHUNK = 1 << 15
 
 
@@ -51,8 +51,8 @@ def linear(x: NpArray, weight: NpArray, bias: NpArray | None) -> NpArray:
 
 
 def unembed(x: NpArray, weight: NpArray, bias: NpArray | None) -> NpArray:
-    """Multiply into logits that lie row by row, as they are read: see `mi_ref.ops.unembed`."""
-    # One order, whatever the rows come in: a lens on some of them gives the bits of a whole pass.
+    """Multiply into logits stored row by row, as they are read: see `mi_ref.ops.unembed`."""
+    # Always in one order: then a lens on some of the rows gives the same bits as a whole pass.
     columns = np.ascontiguousarray(x.reshape(-1, x.shape[-1]).T)
     logits = empty((columns.shape[1], len(weight)), columns.dtype)
     if columns.shape[1] <= _FEW_ROWS:
@@ -79,15 +79,15 @@ def rms_scale(x: NpArray, eps: float) -> NpArray:
     """Return the denominator: see `mi_ref.ops.rms_scale`."""
     mean = _mean(np.multiply(x, x, out=empty_like(x)))
     mean += eps
-    # A new array: a view would keep all the squares in memory with it.
+    # A new array: a view would keep all the squares in memory.
     scale: NpArray = np.sqrt(mean)
     return scale
 
 
 def _mean(addends: NpArray) -> NpArray:
-    """Return the mean over the last axis, in a part of `addends`, which is used up."""
-    # Halves upon halves, because NumPy's own sum adds in an order that depends on the strides: it
-    # would round differently for one position and for many, and badly for feature-major arrays.
+    """Return the mean over the last axis, in a part of `addends`, which is overwritten."""
+    # By halves, because NumPy's own sum adds in an order that depends on the strides: it would
+    # round differently for one position and for many, and badly for feature-major arrays.
     width = addends.shape[-1]
     while (n := addends.shape[-1]) > 1:
         left = addends[..., : n // 2]
@@ -110,18 +110,18 @@ def rms_norm(x: NpArray, weight: NpArray, bias: NpArray | None, eps: float) -> N
 
 def activation(x: NpArray, name: str) -> NpArray:
     """Return the activation function: see `mi_ref.ops.activation`."""
-    return _ACTIVATIONS[name](x)
+    return _activation(name)(x)
 
 
-def gate(pre: NpArray, pre_linear: NpArray, name: str, *, reuse: bool) -> NpArray:
+def gate(pre: NpArray, pre_linear: NpArray, name: str, *, overwrite: bool = False) -> NpArray:
     """Gate chunk by chunk: see `mi_ref.ops.gate`."""
-    function = _ACTIVATIONS[name]
+    function = _activation(name)
     flat, factor = _flat(pre), _flat(pre_linear)
     if flat is None or factor is None or pre.strides != pre_linear.strides:
         gated = function(pre)
         gated *= pre_linear
         return gated
-    out = pre if reuse else empty_like(pre)
+    out = pre if overwrite else empty_like(pre)
     target = _flat(out)
     assert target is not None
     for start in range(0, flat.size, _CHUNK):
@@ -138,7 +138,7 @@ def _flat(x: NpArray) -> NpArray | None:
 
 def _silu(x: NpArray) -> NpArray:
     out: NpArray = np.negative(x)
-    # Infinity is right here: x over it is zero.
+    # Overflow to infinity is right: x divided by it is zero.
     with np.errstate(over="ignore"):
         np.exp(out, out=out)
     out += 1
@@ -169,7 +169,7 @@ def _gelu_tanh(x: NpArray, name: str = "gelu_tanh") -> NpArray:
 
 def _sigmoid(x: NpArray) -> NpArray:
     out: NpArray = np.negative(x)
-    # Infinity is right here: one over it is zero.
+    # Overflow to infinity is right: one divided by it is zero.
     with np.errstate(over="ignore"):
         np.exp(out, out=out)
     out += 1
@@ -198,18 +198,24 @@ _ACTIVATIONS: dict[str, Callable[[NpArray], NpArray]] = {
 }
 
 
-def rotate(x: NpArray, cos: NpArray, sin: NpArray, *, reuse: bool) -> NpArray:
+def _activation(name: str) -> Callable[[NpArray], NpArray]:
+    if name not in _ACTIVATIONS:
+        raise unknown_activation(name)
+    return _ACTIVATIONS[name]
+
+
+def rotate(x: NpArray, cos: NpArray, sin: NpArray, *, overwrite: bool = False) -> NpArray:
     """Rotate in place if allowed: see `mi_ref.ops.rotate`."""
     half = cos.shape[-1]
     cos, sin = cos[..., :, None, :], sin[..., :, None, :]
     first, second = x[..., :half], x[..., half : 2 * half]
     first_sin, second_sin = first * sin, second * sin
-    out = x if reuse else empty_like(x)
+    out = x if overwrite else empty_like(x)
     lower, upper = out[..., :half], out[..., half : 2 * half]
     np.multiply(first, cos, out=lower)
     lower -= second_sin
     np.multiply(second, cos, out=upper)
     upper += first_sin
-    if not reuse:
+    if not overwrite:
         out[..., 2 * half :] = x[..., 2 * half :]
     return out

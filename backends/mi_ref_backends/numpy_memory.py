@@ -1,8 +1,8 @@
-"""Memory for large arrays that is used again: freed activations serve the next layer or pass.
+"""Reuse the memory of large arrays: freed activations serve the next layer or pass.
 
-The system hands out fresh memory page by page, each cleared and mapped on first touch, which at
-512 tokens takes longer than everything but the matrix products. Blocks freed here are kept for
-arrays of about the same size, up to an eighth of the machine's memory; `release` gives them back.
+The system provides new memory page by page, each cleared and mapped on first touch; at 512 tokens
+this takes longer than everything but the matrix products. Blocks freed here are kept for arrays of
+about the same size, up to an eighth of the machine's memory; `release` frees them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy.typing as npt
 NpArray = npt.NDArray[Any]
 
 _SMALL = 1 << 18
-"""Below this many bytes the C library's own allocator keeps what is freed."""
+"""Below this many bytes, the C library's own allocator reuses freed memory."""
 
 
 def _budget() -> int:
@@ -29,7 +29,7 @@ def _budget() -> int:
 
 
 class _Pool:
-    """Freed blocks by size, the longest unused first."""
+    """Freed blocks by size, the least recently used first."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
@@ -37,11 +37,11 @@ class _Pool:
         self.held = 0
 
     def take(self, size: int) -> NpArray:
-        """Return memory of `size` bytes, used before if there is some."""
+        """Return memory of `size` bytes: a freed block if there is one."""
         blocks = self._free.get(size)
         try:
             memory = blocks.pop() if blocks else None
-        except IndexError:  # another thread was faster
+        except IndexError:  # Another thread was faster.
             memory = None
         if memory is None:
             return np.empty(size, np.uint8)
@@ -49,7 +49,7 @@ class _Pool:
         return memory
 
     def give_back(self, memory: NpArray) -> None:
-        """Keep memory for later, and let go of the longest unused if that is too much."""
+        """Keep memory for later; beyond the budget, drop the least recently used."""
         size = memory.nbytes
         self._free.setdefault(size, []).append(memory)
         self._free.move_to_end(size)
@@ -63,7 +63,7 @@ class _Pool:
                 self._free.pop(oldest, None)
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Drop everything."""
         self._free.clear()
         self.held = 0
 
@@ -72,7 +72,7 @@ _POOL = _Pool(_budget())
 
 
 class _Block:
-    """The memory under one array and all its views; back to the pool when the last is gone."""
+    """The memory of one array and its views; it returns to the pool with the last of them."""
 
     __slots__ = ("__array_interface__", "_memory", "_pool")
 
@@ -90,7 +90,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> NpArray:
     n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     if n_bytes < _SMALL:
         return np.empty(shape, dtype)
-    # Eight sizes to a doubling, so that prompts of nearly one length share blocks.
+    # Eight sizes per doubling, so that prompts of nearly equal length share blocks.
     grain = 1 << (n_bytes.bit_length() - 4)
     block = np.asarray(_Block(-(-n_bytes // grain) * grain))
     array: NpArray = block[:n_bytes].view(dtype).reshape(shape)
@@ -107,5 +107,5 @@ def empty_like(x: NpArray) -> NpArray:
 
 
 def release() -> None:
-    """Give all memory that is kept for later back to the system."""
+    """Return all memory that is kept for later to the system."""
     _POOL.clear()

@@ -1,10 +1,10 @@
 """RWKV's recurrence on NumPy: the definition's doubling, in place and in few, long loops.
 
-Chunks are worked on in groups that stay in a core's cache. One position of every head and chunk of
-a group lies side by side in one row: decays are multiplied into queries and keys by long loops, and
-yet the rows of one head and chunk are a matrix as BLAS takes it. Reading after the update (RWKV-7)
-is reading before the next position's: with removal the readers move on by one position, and from
-there on both versions are alike.
+Chunks are processed in groups that stay in a core's cache. A row holds one position of every head
+and chunk of a group: so decays are multiplied into queries and keys in long loops, and the rows of
+one head and chunk are still a matrix that BLAS accepts. Reading after the update (RWKV-7) equals
+reading before the next position's update: with removal, the readers move on by one position, and
+from there on both versions are alike.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _Removed = tuple[NpArray, NpArray] | None
 _CHUNK = 16
 # Elements of one input in a group.
 _GROUP = 1 << 16
-# Elements of one position in a group, where there are as many heads.
+# Elements of one position in a group, if there are enough heads.
 _ROW = 512
-# Left free after each row: rows a power of two apart would share few lines of the cache.
+# Unused elements after each row: rows a power of two apart would share few cache lines.
 _GAP = 16
-# Elements that are allocated at a time: few large blocks are had again faster than many small.
+# Elements allocated at a time: a few large blocks are reused faster than many small ones.
 _BLOCK = 1 << 19
 
 
@@ -54,7 +54,7 @@ def recurrence(
             room.fill(room.a, removal[0][rows, span, heads], 0.0)
             room.fill(room.b, removal[1][rows, span, heads], 0.0)
         seen = room.run(end[rows, heads])
-        # The first reader of all belongs to no position.
+        # The very first reader belongs to no position.
         first = max(span.start - late, 0)
         own = slice(first + late - span.start, span.stop - span.start)
         read[rows, first : span.stop - late, heads] = seen[:, own]
@@ -84,7 +84,7 @@ class _Sizes(NamedTuple):
     chunks: int
     chunk: int
     kinds: int
-    """Of queries and of keys: readers and keys alone, or also what removal asks and adds."""
+    """Kinds of queries and of keys: one, or two with removal, which has its own of both."""
     d_key: int
     d_value: int
 
@@ -92,7 +92,7 @@ class _Sizes(NamedTuple):
 def _groups(
     shape: tuple[int, ...], d_value: int, kinds: int
 ) -> Iterator[tuple[tuple[slice, slice, slice], _Sizes]]:
-    """Yield rows of the batch, positions and heads of each group; positions change fastest."""
+    """Yield each group's rows of the batch, positions and heads; positions change fastest."""
     batch, n_pos, n_heads, d_key = shape
     chunk = min(_CHUNK, 1 << (n_pos - 1).bit_length())
     heads = min(n_heads, max(_ROW // d_key, 1))
@@ -118,21 +118,21 @@ class _Level(NamedTuple):
     """Views of each pair of blocks of one width."""
 
     queries: NpArray
-    """Of the second block, with the decays since it began."""
+    """Queries of the second block, with the decays since its start."""
     keys: NpArray
-    """Of the first block, with the decays until it ends."""
+    """Keys of the first block, with the decays until its end."""
     first: NpArray
-    """Product of all decays of the first block, and later of both."""
+    """The product of all decays of the first block, later of both."""
     second: NpArray
     rows: NpArray
     """The queries as matrices: ``[batch, chunk, pair, kind of key, head, query, d]``."""
     columns: NpArray
     cross: NpArray
-    """Where rows times columns belong."""
+    """Where the product of rows and columns goes."""
 
 
 class _Room:
-    """Memory for one group: as it comes in, ``[batch, chunk, pos, head, d]``, and as matrices."""
+    """Memory for one group: as given, ``[batch, chunk, pos, head, d]``, and as matrices."""
 
     def __init__(self, sizes: _Sizes, dtype: Any) -> None:
         self.sizes = sizes
@@ -143,7 +143,7 @@ class _Room:
         key_rows, keys = memory.rows(sizes, size, d_key)
         _, written = memory.rows(sizes, size, d_value)
         decay_rows, self.decay = memory.rows(sizes, chunk, d_key)
-        # Queries lie by position and then kind, what is written and its keys by kind first.
+        # Queries are ordered by position and then kind; written values and keys by kind first.
         self.a, self.r = queries[:, :, ::kinds], queries[:, :, kinds - 1 :: kinds]
         self.k, self.b, self.v = keys[:, :, :chunk], keys[:, :, chunk:], written[:, :, :chunk]
         seen = memory.array(batch, chunks, heads, size, size)
@@ -161,12 +161,12 @@ class _Room:
         self.removal = _Removal(self, seen, memory) if kinds > 1 else None
 
     def fill(self, target: NpArray, x: NpArray, filler: float) -> None:
-        """Copy ``[batch, pos, head, d]`` to where it belongs, with `filler` after the last."""
+        """Copy ``[batch, pos, head, d]`` to its place, with `filler` after the last position."""
         batch, n_pos, heads, width = x.shape
         whole, rest = divmod(n_pos, self.sizes.chunk)
         step = max(whole, 1)
         if abs(x.strides[1]) < abs(x.strides[3]):
-            # Feature-major columns lie too far apart to be read across: closer first, and few.
+            # Feature-major columns are too far apart to read across: first copy them closer.
             staged = self.stage[:, :width, :, :n_pos].transpose(2, 3, 0, 1)
             staged[...] = x
             x, step = staged, 1
@@ -178,7 +178,7 @@ class _Room:
             target[:, whole, rest:] = filler
 
     def run(self, state: NpArray) -> NpArray:
-        """Return what is read, ``[batch, pos, head, d_value]``; `state` becomes the one after."""
+        """Return what is read, ``[batch, pos, head, d_value]``; update `state` in place."""
         for level in self.levels:
             np.matmul(level.rows, level.columns, out=level.cross)
             np.multiply(level.queries, level.first[:, :, None], out=level.queries)
@@ -200,9 +200,9 @@ class _Room:
 
 
 class _Removal:
-    """What is removed in each chunk of a group: ``u = aᵀ S`` of each position, times ``b``.
+    """What each chunk of a group removes: ``u = aᵀ S`` at each position, times ``b``.
 
-    It is ``u = a_k v - a_b u + (decayed a) S``, with `a_k` and `a_b` what `a` sees of `k` and `b`.
+    ``u = a_k v - a_b u + (decayed a) S``, where `a_k` and `a_b` are what `a` sees of `k` and `b`.
     """
 
     def __init__(self, room: _Room, seen: NpArray, memory: _Memory) -> None:
@@ -222,7 +222,7 @@ class _Removal:
             self._levels.append((*diagonal, blocks[..., 1, 0, :, :], lower[..., 1, 0, :, :]))
 
     def prepare(self) -> None:
-        """Invert ``-(I + a_b)`` by doubling, and compute what values alone give."""
+        """Invert ``-(I + a_b)`` by doubling, and compute the part that depends on values alone."""
         for first, second, corner, lower in self._levels:
             if lower.shape[-1] == 1:
                 corner[...] = lower
@@ -231,14 +231,14 @@ class _Removal:
         np.matmul(self._a_k, self._values, out=self._from_values)
 
     def write(self, chunk: int, state: NpArray) -> None:
-        """Write ``-u`` of one chunk, which begins with `state`."""
+        """Write ``-u`` of one chunk, which starts from `state`."""
         np.matmul(self._queries[chunk], state, out=self._u)
         np.add(self._u, self._from_values[chunk], out=self._u)
         np.matmul(self._inverse[chunk], self._u, out=self._removed[chunk])
 
 
 class _Memory:
-    """New arrays of one dtype, in few blocks."""
+    """New arrays of one dtype, allocated in few blocks."""
 
     def __init__(self, dtype: Any) -> None:
         self._free: NpArray = np.empty(0, dtype)
@@ -252,7 +252,7 @@ class _Memory:
         return array
 
     def rows(self, sizes: _Sizes, count: int, width: int) -> tuple[NpArray, NpArray]:
-        """Return rows ``[batch, row, …]``, and their ``[batch, chunk, row, head, width]``."""
+        """Return rows ``[batch, row, …]``, and a view ``[batch, chunk, row, head, width]``."""
         length = sizes.chunks * sizes.heads * width
         rows = self.array(sizes.batch, count, length + _GAP)[..., :length]
         return rows, rows.reshape(*rows.shape[:2], sizes.chunks, -1, width).swapaxes(1, 2)
@@ -266,7 +266,7 @@ def _matrices(x: NpArray) -> NpArray:
 def _levels(
     sizes: _Sizes, queries: NpArray, keys: NpArray, decay: NpArray, seen: NpArray
 ) -> Iterator[_Level]:
-    """Yield views of rows, and of ``seen[batch, chunk, head, query, key]``, by doubled blocks."""
+    """Yield views of rows and of ``seen[batch, chunk, head, query, key]``, by doubling blocks."""
     batch, heads, chunks, chunk, kinds, d_key, _ = sizes
     for width in (1 << n for n in range(chunk.bit_length() - 1)):
         pairs, several = chunk // (2 * width), width * kinds
@@ -277,7 +277,7 @@ def _levels(
         blocks = seen.reshape(batch, chunks, heads, pairs, 2, several, kinds, pairs, 2, width)
         decay = decay.reshape(batch, pairs, 2, -1)
         yield _Level(
-            # Rows stay one axis: where NumPy's loops are short, it copies operands first.
+            # Rows stay one axis: NumPy copies operands first where its loops are short.
             queries=query_rows,
             keys=key_rows,
             first=decay[:, :, 0],

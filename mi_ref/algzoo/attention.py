@@ -77,7 +77,7 @@ class Attention(Network):
         for layer, (into, out) in enumerate(zip(self.in_proj, self.out_proj, strict=True)):
             qkv = ops.linear(resid, into, None)  # [input, pos, 3 * width]
             q, k, v = (qkv[..., n * width : (n + 1) * width] for n in range(3))
-            patterns.append(ops.softmax(q @ k.mT / math.sqrt(width), reuse=True))
+            patterns.append(ops.softmax(q @ k.mT / math.sqrt(width), overwrite=True))
             resid = resid + ops.linear(patterns[-1] @ v, out, None) * kept[layer]
         return patterns, resid
 

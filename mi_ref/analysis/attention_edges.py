@@ -7,15 +7,20 @@ from collections.abc import Sequence
 from mi_ref.config import Attention
 from mi_ref.errors import HookError
 from mi_ref.model import LogitsWanted, Model
+from mi_ref.ops import visible
 from mi_ref.run import Run
 from mi_ref.sites import at
 
 
-def sees(model: Model, layer: int, query: int, key: int) -> bool:
-    """Whether a position may look at another: neither a later one nor one beyond the window."""
+def sees(model: Model, layer: int, queries: Sequence[int], keys: Sequence[int]) -> list[list[bool]]:
+    """Return whether each query sees each key in a layer, by query and then key."""
+    xp, device = model.backend.xp, model.backend.device
     attn = model.cfg.layers[layer].mixer
+    rows, columns = (xp.asarray(x, dtype=xp.int64, device=device) for x in (queries, keys))
     window = attn.window if isinstance(attn, Attention) else None
-    return key <= query and (window is None or query - key < window)
+    seen = visible(rows, columns, window=window, starts=None, xp=xp)
+    found: list[list[bool]] = model.backend.to_host(seen).tolist()
+    return found
 
 
 def refuse_unseen(
@@ -28,7 +33,7 @@ def refuse_unseen(
     HookError
         If no query sees any of the keys in any of the layers.
     """
-    if any(sees(model, layer, q, k) for layer in layers for q in queries for k in keys):
+    if any(any(row) for layer in layers for row in sees(model, layer, queries, keys)):
         return
     raise HookError(
         f"no edge from queries {list(queries)} to keys {list(keys)} in layers {list(layers)}: a"

@@ -220,7 +220,8 @@ def _seeing(
 ) -> list[int]:
     """Return which queries see a key in a layer; of all after it, if none are named."""
     whose = range(key + 1, n_pos) if queries is None else queries
-    return [query for query in whose if sees(model, layer, query, key)]
+    seen = sees(model, layer, whose, [key])
+    return [query for query, (sees_key,) in zip(whose, seen, strict=True) if sees_key]
 
 
 def _metrics(model: Model, before: Array, target: int) -> tuple[Metric, Metric, Metric]:

@@ -123,7 +123,7 @@ def _cells(
     columns = zip(
         _plain(model, shown),
         _plain(model, xp.take_along_axis(logits, shown, axis=-1)),
-        _plain(model, xp.take_along_axis(ops.softmax(logits, reuse=False), shown, axis=-1)),
+        _plain(model, xp.take_along_axis(ops.softmax(logits), shown, axis=-1)),
         _plain(model, ranks(logits, targets, xp=xp)),
         _plain(model, entropy(log_probs, xp=xp)),
         _plain(model, kl_divergence(final_log_probs, log_probs, xp=xp)),
