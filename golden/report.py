@@ -1,7 +1,7 @@
 """Print how far ``mi_ref`` is from HuggingFace in each golden case; needs neither torch nor it.
 
 Run it from the root of the repository: ``python -m golden.report [--backend NAME] [--markdown]``.
-With ``--markdown`` it prints the README's table, one row per family.
+With ``--markdown`` it prints the table of ``docs/proof.md``, one row per family.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def main() -> None:
     """Measure every case and print the table asked for."""
     parser = argparse.ArgumentParser(description="Errors against the golden files.")
     parser.add_argument("--backend", default="numpy", help="array library (default: numpy)")
-    parser.add_argument("--markdown", action="store_true", help="one row per family, for README.md")
+    parser.add_argument("--markdown", action="store_true", help="one row per family, for docs/proof.md")
     options = parser.parse_args()
     backend = mi_ref.get_backend(options.backend)
     # One case is meant to be longer than its model was made for.
@@ -58,7 +58,7 @@ def by_case(measured: list[tuple[GoldenCase, Worst]]) -> Table:
 
 
 def markdown(measured: list[tuple[GoldenCase, Worst]]) -> list[str]:
-    """Return the README's table: each family's cases and worst errors."""
+    """Return the rows of ``docs/proof.md``: each family's cases and worst errors."""
     lines = [
         "| `model_type` | golden cases | worst error, float64 | worst error, float32 |",
         "|---|---|---|---|",
