@@ -23,7 +23,7 @@ def main() -> None:
     """Measure every case and print the table asked for."""
     parser = argparse.ArgumentParser(description="Errors against the golden files.")
     parser.add_argument("--backend", default="numpy", help="array library (default: numpy)")
-    parser.add_argument("--markdown", action="store_true", help="one row per family, for docs/proof.md")
+    parser.add_argument("--markdown", action="store_true", help="rows of docs/proof.md")
     options = parser.parse_args()
     backend = mi_ref.get_backend(options.backend)
     # One case is meant to be longer than its model was made for.
