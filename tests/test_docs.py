@@ -11,6 +11,7 @@ from test_cli_examples import parsers
 from test_readme import assert_same
 
 from docs.make_outputs import outputs
+from golden.report import case_rows
 from mi_ref import analysis, do
 from mi_ref.families import FAMILIES
 from mi_ref.testing import golden_cases
@@ -88,3 +89,9 @@ def test_every_defect_of_candle_mi_has_tests_that_there_are() -> None:
     for defect, named in rows:
         for test in re.findall(r"`(.+?)`", named):
             assert test in sources or any(f"def {test}(" in s for s in sources.values()), defect
+
+
+def test_the_table_of_golden_cases_is_the_one_printed() -> None:
+    golden = DOCS.parent / "golden"
+    table = "\n".join(case_rows(golden_cases(golden)))
+    assert f"\n\n{table}\n\n" in (golden / "README.md").read_text(encoding="utf-8")
