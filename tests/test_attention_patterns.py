@@ -1,4 +1,4 @@
-"""Attention patterns: every number against the captured pattern, their table, record and plot."""
+"""Attention patterns compared with the captured pattern; their table, record and plot."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_layer_by_layer_is_one_pass_bit_for_bit(
     host = model.backend.to_host
     for layer, pattern in passed:
         assert (host(pattern) == host(run[at.pattern[layer]])).all()
-    # With layers left out, what lies between still runs.
+    # The layers between the selected ones still run.
     found = attention_patterns(model, IDS, layers=[-1], heads=[1, -1])
     expected = host(run[at.pattern[-1]])[0]
     assert found.attention_from(-1, 3, 1) == tuple(expected[1, 3].tolist())

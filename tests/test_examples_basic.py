@@ -1,4 +1,4 @@
-"""The examples that show one thing each: they run offline and find what is there."""
+"""The basic examples run offline and give the known findings."""
 
 from __future__ import annotations
 

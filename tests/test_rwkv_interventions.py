@@ -1,4 +1,4 @@
-"""State knockout, state steering and token removal: against plain loops and shorter texts."""
+"""State knockout, state steering and token removal compared with plain loops and shorter texts."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def by_candle_mi(run: Pass, n: int, scales: Any) -> tuple[Any, Any]:
 
 
 def check(model: Model, edits: Any, scales: dict[int, dict[int, Any]]) -> Pass:
-    """Compare every layer with the loop; `scales` by layer and position, of all heads or each."""
+    """Compare every layer with the loop; `scales` are by layer, position and optionally head."""
     run = Pass(model, PROMPT, state=handed(model, 2), edits=edits)
     for n in range(model.cfg.n_layers):
         by_head = np.ones((len(LONG), model.cfg.n_heads))
@@ -63,7 +63,7 @@ def check(model: Model, edits: Any, scales: dict[int, dict[int, Any]]) -> Pass:
         assert relative_error(run[at.rwkv_wkv[n]], reads) <= BOUND, n
         assert relative_error(run[at.rwkv_state[n]], states) <= BOUND, n
         assert relative_error(run.host(state_of(run.run)[n].wkv), states[:, -1]) <= BOUND
-        # All else is what the formulas make of it.
+        # Everything else follows from the formulas.
     for point, formula in run.formulas():
         if point.site is not at.rwkv_write:
             assert relative_error(run[point], formula) <= BOUND, point
@@ -119,7 +119,7 @@ def test_knockout_wins_over_steering_at_its_own_position_alone(model: Model) -> 
 
 
 def test_what_a_knockout_leaves(model: Model) -> None:
-    """Token shift still tells the next token of it; RWKV-6 still reads its own bonus there."""
+    """Token shift still passes it to the next token; RWKV-6 still reads its own bonus there."""
     run = Pass(model, PROMPT, edits=state_knockout([3]))
     plain = Pass(model, PROMPT)
     assert relative_error(run[at.rwkv_shift[0]], plain[at.rwkv_shift[0]]) == 0.0
