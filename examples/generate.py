@@ -37,7 +37,7 @@ def main(name: str = "atlas", prompt: str = "The capital of France is") -> dict[
     """Print the text and the speed of each way; return its new tokens."""
     model: Model = mi_ref.from_pretrained(name)
     table = Table(["way", ">tokens per second", "text"], f"{COUNT} tokens after {prompt!r}")
-    ways = {"reading all anew": False}
+    ways = {"from the whole text": False}
     if model.cfg.recurrent:
         ways["from the state"] = True
     written: dict[str, list[int]] = {}
