@@ -1,7 +1,7 @@
 """Write a LLaMA checkpoint of random weights, with a tokenizer, as the Hub would hold it.
 
-Times depend on shapes and on how much text the tokenizer holds, not on what was learned, so
-nothing has to be downloaded::
+Times depend on shapes and on the size of the tokenizer, not on trained values, so nothing has to
+be downloaded::
 
     python -m bench.make_model --shape 135m
 """

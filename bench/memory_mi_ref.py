@@ -1,6 +1,6 @@
 """Run one forward pass of mi_ref on token ids. Arguments: checkpoint, tokens, what to keep.
 
-Prints the bytes of what the pass returned; the peak is measured from outside.
+Prints the size of the pass's results in bytes; another process measures the peak.
 """
 
 import sys

@@ -1,6 +1,6 @@
 """The two sides of the comparison, behind one interface: same weights, same tokens, same tasks.
 
-Each task returns what a user would keep, so that it is alive until the clock has stopped.
+Each task returns the values a user would keep, so that they live until the clock stops.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ class Peer(Protocol):
         """Get ready to be timed; not timed itself."""
 
     def task(self, name: str, tokens: list[int]) -> Task | None:
-        """Return a call that does the task on one prompt, None if this side has no part in it."""
+        """Return a call that does the task on one prompt, None if this side does not take part."""
 
     def to_numpy(self, result: Any) -> np.ndarray[Any, Any]:
         """Return the logits of task "plain"."""
 
     def kept_bytes(self, result: Any) -> int:
-        """Return the size of all that a task returned, shared memory counted once."""
+        """Return the size of everything a task returned, counting shared memory once."""
 
 
 class MiRef:

@@ -33,7 +33,7 @@ RSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one process took."""
+    """The time and memory of one process."""
 
     wall: float
     user: float
@@ -114,7 +114,7 @@ def start_to_top5(folder: Path, rounds: int) -> list[list[str]]:
 def import_time(rounds: int) -> list[list[str]]:
     """Compare importing the library, bare and until it can load a model, with importing NumPy."""
     found = []
-    # Names load on first use, so the bare import says little; the second line is the honest sum.
+    # Names load on first use, so the bare import shows little; the second line is the honest sum.
     for what, code, target in (
         ("import", "import mi_ref", 1.5),
         ("until ready", "import mi_ref; mi_ref.from_pretrained; mi_ref.get_backend('numpy')", None),

@@ -1,7 +1,7 @@
 """Where a forward pass of ``mi_ref`` spends its time, operation by operation.
 
-Every operation of ``backend.ops`` is wrapped in a timer; what no operation accounts for (taps,
-reshapes, additions to the residual stream) is the remainder. The floor of a matrix product is the
+Every operation of ``backend.ops`` is wrapped in a timer; the remainder is everything else (taps,
+reshapes, additions to the residual stream). The floor of a matrix product is the
 fastest of its two orientations and (few tokens) row panels, written to memory already warm::
 
     python -m bench.profile_layers --tokens 8 64 512
@@ -38,7 +38,7 @@ class Timer:
     depth: int = 0
 
     def call(self, name: str, op: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call `op` and book its time, unless another operation called it."""
+        """Call `op` and record its time, unless another operation called it."""
         key = f"linear {_shape(args[1])}" if name in ("linear", "unembed") else name
         self.depth += 1
         start = CLOCK()

@@ -1,8 +1,8 @@
-"""Time the recurrence of RWKV on NumPy: token by token, by its definition, and NumPy's own version.
+"""Time RWKV's recurrence on NumPy: token by token, by its definition, and by the NumPy backend.
 
 All sides take turns, on the processor time of the thread that calls: it waits for other threads of
 BLAS by spinning, so that theirs counts too, and other programs' turns do not. The table shows the
-best of many. Every number of BLAS threads is a process of its own::
+best of many. Every number of BLAS threads gets its own process::
 
     python -m bench.recurrence
 """
@@ -50,7 +50,7 @@ def token_by_token(
     removal: tuple[Array, Array] | None,
     state: Array,
 ) -> tuple[Array, Array]:
-    """Compute the formulas as they stand, one position at a time; see `mi_ref.recurrence_ops`."""
+    """Compute the formulas directly, one position at a time; see `mi_ref.recurrence_ops`."""
     r, k, v, decay = map(np.ascontiguousarray, (r, k, v, decay))
     pair = None if removal is None else [np.ascontiguousarray(x) for x in removal]
     reads = []
@@ -114,7 +114,7 @@ def terms(n_tokens: int, d_model: int, removes: bool) -> Terms:
 
 
 def measure(n_tokens: int, d_model: int, removes: bool) -> dict[str, Any]:
-    """Return the best seconds of each side, after a round that checks that all do the same."""
+    """Return the best seconds of each side, after a round that checks that all agree."""
     given = terms(n_tokens, d_model, removes)
     own: Side = get_backend("numpy").ops.recurrence
     calls: list[Side] = [token_by_token, in_place, partial(recurrence, xp=np), own]

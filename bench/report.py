@@ -1,4 +1,4 @@
-"""Tables, and what there is to say about the machine they come from."""
+"""Tables, and a description of the machine they come from."""
 
 from __future__ import annotations
 
@@ -97,16 +97,16 @@ def cores() -> int:
 
 
 def write_section(name: str, text: str, readme: Path = README) -> None:
-    """Replace what stands between two markers of the README.
+    """Replace the text between two markers of the README.
 
     Parameters
     ----------
     name : str
         Of the section: it is between ``<!-- name -->`` and ``<!-- /name -->``.
     text : str
-        What to put there.
+        The new text.
     readme : Path
-        File that has the markers.
+        File with the markers.
     """
     start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, found, rest = readme.read_text(encoding="utf-8").partition(start)

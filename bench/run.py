@@ -1,8 +1,8 @@
 """Time forward passes of ``mi_ref`` against HuggingFace transformers, in turns.
 
 Every round runs each side once, in an order that rotates; a ratio is taken within the round, and
-the table shows the median of the ratios, which a machine that slows down for a while hardly
-moves::
+the table shows the median of the ratios, which hardly changes if the machine slows down for a
+while::
 
     python -m bench.run              # about four minutes on two idle cores
     python -m bench.run --quick      # about a minute
@@ -99,7 +99,7 @@ def measure(peers: list[Peer], task: str, tokens: list[int], rounds: int, limit:
 
 
 def check_equal_work(peers: list[Peer], tokens: list[int]) -> float:
-    """Return the largest relative difference of logits; stop if it is no rounding error."""
+    """Return the largest relative difference of logits; stop if it exceeds rounding."""
     logits = []
     for peer in peers:
         peer.prepare()

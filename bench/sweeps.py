@@ -1,8 +1,8 @@
 """Time sweeps against the same done by hand with HuggingFace transformers and forward hooks.
 
 Each sweep goes from prompts to numbers: patching the residual stream of one prompt into another's
-run, and zeroing every head. transformers does both with one forward pass per cell, as one writes it
-first, and with 16 cells as the rows of one batch. Every number of threads is a process of its own::
+run, and zeroing every head. transformers does both with one forward pass per cell, the obvious way,
+and with 16 cells as the rows of one batch. Every number of threads gets its own process::
 
     python -m bench.sweeps           # about four minutes on two idle cores
 """
@@ -68,7 +68,7 @@ def own(model: mi_ref.Model, sweep: str, layers: Sequence[int]) -> Numbers:
 
 
 def by_hand(model: Any, rows: int, sweep: str, layers: Sequence[int]) -> Numbers:
-    """Do a sweep with transformers, so many cells per forward pass."""
+    """Do a sweep with transformers, with a given number of cells per forward pass."""
     kept: dict[int, Any] = {}
 
     def keep(stream: Any, layer: int) -> None:
@@ -125,7 +125,7 @@ def hooked(model: Any, prompt: list[int], rows: int, edits: Sequence[HandEdit]) 
 
 
 def check_equal_work(sides: Mapping[str, Side], sweep: str) -> float:
-    """Return how far numbers differ, as a share of their spread; stop if it is no rounding."""
+    """Return the difference of numbers as a share of their spread; stop if it exceeds rounding."""
     first, *others = (side(sweep, TIMED[SIDES[2]]) for side in sides.values())
     worst = max(float((np.abs(x - first).max(0) / np.ptp(first, axis=0)).max()) for x in others)
     if not worst <= TOLERANCE:
@@ -150,7 +150,7 @@ def measure(sides: Mapping[str, Side], sweep: str) -> dict[str, Any]:
             time.sleep(REST)
             start = clock()
             sides[name](sweep, TIMED[name])
-            # One by one, the clean run is a pass like any other.
+            # One by one, the clean run counts as a pass too.
             passes = [1 + SWEEPS[sweep] * len(layers) for layers in (LAYERS, TIMED[name])]
             seconds[name].append((clock() - start) * passes[0] / passes[1])
     return {**cell, "seconds": seconds}

@@ -1,11 +1,11 @@
-"""Take heads away in three ways, on twelve prompts: they disagree on which matter.
+"""Ablate heads in three ways on twelve prompts: the three disagree on which heads matter.
 
-Zero and the mean of the other prompts tell what later layers need at all; resampling puts in what a
-head is on another prompt, so that only what differs between prompts counts. Head 0.4 of the bundled
-model comes first by the mean and hardly matters by resampling: it is needed, and much the same for
-every country. Heads 3.6 and 3.7 are the reverse: others make up for their absence, but they carry
-which capital it is. What lies within the standard errors says nothing. Runs offline, or on any
-checkpoint; the heat map of resampling goes to a file::
+Zero ablation, and the mean over the other prompts, show which heads later layers need at all.
+Resampling replaces a head by its value on another prompt, so that only differences between prompts
+count. Head 0.4 of the bundled model ranks first by the mean and hardly matters by resampling: it is
+needed, but does much the same for every country. Heads 3.6 and 3.7 are the reverse: others make up
+for their absence, but they carry the capital's identity. Ignore differences within the standard
+errors. Runs offline, or on any checkpoint; the heat map of resampling goes to a file::
 
     python examples/ablation.py [--model NAME] [--plot FILE]
 """
@@ -27,7 +27,7 @@ MOST, DRAWS = 6, 2
 
 
 def main(name: str = "atlas", picture: str | None = None) -> dict[Method, DatasetAblation]:
-    """Print and return what each method says."""
+    """Print and return the result of each method."""
     model: Model = mi_ref.from_pretrained(name)
     what: What = "attn" if model.cfg.recurrent else "head"
     prompts = [f"The capital of {country} is" for country in COUNTRIES]

@@ -1,9 +1,9 @@
 """Which activation carries the answer? Put each one of a clean prompt into a corrupted one's run.
 
-The residual stream tells where: at the subject, until heads have moved it to the last token. The
-heads at the last token tell which of them move it. None does it alone, so the strongest ones are
-patched together, more and more of them. Runs offline on the bundled model, or on any checkpoint;
-heat map of the first table in a file::
+The residual stream shows where the answer is: at the subject, until heads have moved it to the last
+token. The heads at the last token show which of them move it. None does so alone, so the script
+patches the strongest ones together, more and more of them. Runs offline on the bundled model, or on
+any checkpoint; the heat map of the first table goes to a file::
 
     python examples/activation_patching.py [--model NAME] [--plot FILE]
 """
@@ -31,7 +31,7 @@ def by_recovery(grid: PatchingGrid) -> list[tuple[int, int]]:
 def main(
     name: str = "atlas", picture: str | None = None
 ) -> tuple[PatchingGrid, list[tuple[int, int]], list[Any]]:
-    """Print all; return the grid of streams, the heads in order, and what they do together."""
+    """Print all; return the grid of streams, the heads in order, and their effect together."""
     model: Model = mi_ref.from_pretrained(name)
     streams = activation_patching(model, CLEAN, CORRUPTED)
     heads = head_patching(model, CLEAN, CORRUPTED, positions=-1)

@@ -1,8 +1,8 @@
-"""Which attention edges does a prediction hang on? Cut them, one at a time, and see what is lost.
+"""Which attention edges does a prediction depend on? Cut them one at a time and see what is lost.
 
-First the last token's edges to each token in each layer; then its edges to the subject in all
-layers together. Edges are cut before the softmax, so the other tokens share what they had. Runs
-offline on the bundled model, or on any checkpoint; a heat map goes to a file::
+First the script cuts the last token's edges to each token in each layer; then its edges to the
+subject in all layers together. Edges are cut before the softmax, so the other tokens share their
+weight. Runs offline on the bundled model, or on any checkpoint; a heat map goes to a file::
 
     python examples/attention_knockout.py [--model NAME] [--plot FILE]
 """
@@ -18,7 +18,7 @@ PROMPT, SUBJECT = "The capital of France is", " France"
 
 
 def main(name: str = "atlas", picture: str | None = None) -> tuple[KnockoutGrid, AttentionKnockout]:
-    """Print and return what each cut costs, and all cuts from the subject together."""
+    """Print and return the cost of each cut, and of all cuts from the subject together."""
     model: Model = mi_ref.from_pretrained(name)
     grid = knockout_grid(model, PROMPT)
     print(grid)

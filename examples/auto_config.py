@@ -1,9 +1,9 @@
-"""Load a checkpoint of a type that nobody wrote a family for, or hear why not.
+"""Load a checkpoint whose type has no family file, or learn why it cannot load.
 
-Copies a model under an unknown ``model_type`` and inspects it: where config and tensors leave no
-doubt it is read, the table says what was inferred, and the logits are the model's own. With one key
-more in its config, which nobody reads, it is refused. Runs offline on the bundled model, or on any
-checkpoint::
+Copies a model under an unknown ``model_type`` and inspects it. If its config and tensors determine
+its structure, it loads, the table lists what was inferred, and the logits equal the model's own.
+With one more key in its config, which stays unread, it is refused. Runs offline on the bundled
+model, or on any checkpoint::
 
     python examples/auto_config.py [--model NAME]
 """
@@ -25,7 +25,7 @@ from mi_ref.inspection import Inspection
 
 
 def disguise(config: Path, folder: Path, **changes: Any) -> Path:
-    """Fill a folder with the files beside a config, and with that config changed."""
+    """Fill a folder with a checkpoint's files, its config changed."""
     folder.mkdir()
     for file in config.parent.iterdir():
         if file.name != config.name and file.is_file():
@@ -41,10 +41,10 @@ def logits(name: str | Path) -> Any:
 
 
 def main(name: str = "atlas") -> list[Inspection]:
-    """Print and return what is found of the unknown type, without and with a stray key."""
+    """Print and return the inspection of the unknown type, without and with a stray key."""
     config = find_checkpoint(name).config
     with TemporaryDirectory() as made, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Loading says again what the table has said.
+        warnings.simplefilter("ignore")  # Loading repeats what the table says.
         plain = disguise(config, Path(made) / "plain", model_type="acme")
         stray = disguise(config, Path(made) / "stray", model_type="acme", logit_scale=0.5)
         found = [mi_ref.inspect_checkpoint(folder) for folder in (plain, stray)]

@@ -1,10 +1,10 @@
 """Does the model know how far into its line it is? The mean stream at each count of characters.
 
-Sentences are wrapped at many widths, so that the same words stand at all places of a line, and the
-residual stream is averaged by characters since the newline. If neighbouring counts are more alike
-than distant ones, it holds something of the count; where models wrap lines, as a curve that winds.
-Runs offline on the bundled model, which never had to, or with any checkpoint's name and layer as
-arguments; a picture of the components goes to a file::
+The script wraps sentences at many widths, so that the same words stand at all places of a line, and
+averages the residual stream by the number of characters since the newline. If neighbouring counts
+are more alike than distant ones, the stream encodes the count; models that wrap lines encode it as
+a winding curve. Runs offline on the bundled model, which never had to wrap lines, or with any
+checkpoint and layer; a picture of the components goes to a file::
 
     python examples/character_count_helix.py [--model NAME] [--plot FILE] [--layer TEXT]
 """
@@ -27,14 +27,14 @@ SENTENCES = (
 
 
 def likeness(found: CharacterHelix, apart: int) -> float:
-    """Return the mean cosine of counts that lie so far apart."""
+    """Return the mean cosine of two counts at a given distance."""
     rows = enumerate(found.cosines)
     cosines = [row[n + apart] for n, row in rows if n + apart < len(row)]
     return sum(cosines) / len(cosines)
 
 
 def main(name: str = "atlas", picture: str | None = None, layer: str = "") -> CharacterHelix:
-    """Print the components and how alike counts are; return the means and their shape."""
+    """Print the components and how similar counts are; return the means and their shape."""
     model: Model = mi_ref.from_pretrained(name)
     facts = json.loads(FACTS.read_text(encoding="utf-8"))[:36]
     texts = [" ".join(SENTENCES.format(*f) for f in facts[n : n + 2]) for n in range(0, 36, 2)]

@@ -1,10 +1,10 @@
 """Where does the choice between two answers turn? Blocks of layers patched over many facts.
 
-Countries and their capitals come in pairs from a table; the prompt about one is patched with the
-streams of that about the other, in two layers at one position at a time. Printed is the share of
-pairs that each patch turns to the other answer, by where the position stands. Pairs of unequal
-length, or whose answers are several tokens, do not fit and are left out. Runs offline on the
-bundled model and its facts, or on any checkpoint; the shares go to a picture::
+Countries and their capitals come in pairs from a table. The script patches the prompt about one
+country with the streams of the prompt about the other, two layers and one position at a time, and
+prints the share of pairs that each patch turns to the other answer, by position relative to the
+subject. It leaves out pairs of unequal length and pairs whose answers are several tokens. Runs
+offline on the bundled model and its facts, or on any checkpoint; the shares go to a picture::
 
     python examples/counterfact_patching.py [--model NAME] [--plot FILE]
 """
@@ -24,7 +24,7 @@ TEMPLATE, COUNT = "The capital of {} is", 30
 
 
 def fact_pairs() -> list[FactPair]:
-    """Return countries of the table, each with the next one."""
+    """Return pairs of neighbouring countries in the table."""
     table = json.loads(FACTS.read_text("utf-8"))
     facts = [(country, TEMPLATE.format(country), f" {capital}") for country, capital, *_ in table]
     return [

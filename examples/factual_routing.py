@@ -1,10 +1,10 @@
-"""Find the heads that look elsewhere when the subject becomes another one.
+"""Find the heads that look elsewhere when the subject changes.
 
-Facts about countries come in pairs. The residual stream of a prompt about another country is put in
-at the subject, in the first half of the layers; each head's attention from the last token to the
-subject is compared with what it was, pair by pair. A head whose attention changes time and again
-reads what the subject is, not where it stands. Pairs of unequal length do not fit and are left out.
-Runs offline on the bundled model, or on any checkpoint; a heat map goes to a file::
+Facts about countries come in pairs. The script puts the residual stream of a prompt about another
+country in at the subject, in the first half of the layers, and compares each head's attention from
+the last token to the subject with its attention before, pair by pair. A head whose attention
+changes repeatedly reads what the subject is, not where it stands. Pairs of unequal length are left
+out. Runs offline on the bundled model, or on any checkpoint; a heat map goes to a file::
 
     python examples/factual_routing.py [--model NAME] [--plot FILE]
 """

@@ -1,8 +1,8 @@
-"""Look before you download: what a checkpoint is, from a few kilobytes; then all of it.
+"""Look before you download: what a checkpoint is, from a few kilobytes; then load all of it.
 
-Headers alone tell sizes, memory and every reason to refuse, so that no weight is fetched in vain.
-What was inspected is what is loaded, by commit. Without a network the Hub's cache is tried, and
-if that lacks the model, the last line says what to do. Any checkpoint's name is an argument::
+Headers alone give the sizes, the memory and every reason to refuse, so that no download is wasted.
+The script loads the commit that it inspected. Without a network it tries the Hub's cache, and if
+that lacks the model, the last line says what to do. Takes any checkpoint's name::
 
     python examples/fast_download.py [--model NAME]
 """
@@ -16,19 +16,19 @@ from mi_ref import HubError, Model
 from mi_ref.cli.script import run
 
 ADVICE = """\
-{name} could not be had, for the reasons above. If only the network is missing, run
+{name} could not be loaded, for the reasons above. If only the network is missing, run
     hf download {name} --local-dir FOLDER
-where there is one and name that folder here; or see it work on a bundled model:
+on a machine with a network and name that folder here; or try a bundled model:
     python examples/fast_download.py --model atlas"""
 
 
 def fetch(name: str, *, cached: bool) -> Model | None:
-    """Inspect, then load; None if loading would be refused, for the reasons in the table."""
+    """Inspect, then load; return None if the table gives a reason to refuse."""
     start = perf_counter()
     found = mi_ref.inspect_checkpoint(name, local_files_only=cached)
     found.print()
     looked = perf_counter()
-    print(f"inspected in {looked - start:.2f} s, no weight read")
+    print(f"inspected in {looked - start:.2f} s without reading a weight")
     if found.refusals:
         return None
     model = mi_ref.from_pretrained(name, revision=found.revision, local_files_only=cached)
@@ -37,7 +37,7 @@ def fetch(name: str, *, cached: bool) -> Model | None:
 
 
 def main(name: str = "HuggingFaceTB/SmolLM-135M") -> Model | None:
-    """Print what the checkpoint is and return it loaded; None if it cannot be had."""
+    """Print what the checkpoint is and return it loaded; None if it cannot be loaded."""
     for cached in (False, True):
         try:
             return fetch(name, cached=cached)

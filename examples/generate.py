@@ -1,8 +1,8 @@
-"""Go on with a text: the likeliest next token, twenty times, past any end of text.
+"""Continue a text with the likeliest next token, twenty times, past any end of text.
 
-A transformer reads the whole text anew for every token. A recurrent model can do without: its state
-holds all that it has read, so it reads each token once, and writes the same. Runs offline on the
-bundled models, or on any checkpoint::
+A transformer reads the whole text again for every token. A recurrent model need not: its state
+holds everything it has read, so it reads each token once and writes the same text. Runs offline on
+the bundled models, or on any checkpoint::
 
     python examples/generate.py [--model NAME] [--prompt TEXT]
 """
@@ -34,10 +34,10 @@ def greedy(model: Model, prompt: str, count: int, *, from_state: bool) -> list[i
 
 
 def main(name: str = "atlas", prompt: str = "The capital of France is") -> dict[str, list[int]]:
-    """Print the text that each way writes, and how fast; return its new tokens."""
+    """Print the text and the speed of each way; return its new tokens."""
     model: Model = mi_ref.from_pretrained(name)
     table = Table(["way", ">tokens per second", "text"], f"{COUNT} tokens after {prompt!r}")
-    ways = {"reading all anew": False}
+    ways = {"from the whole text": False}
     if model.cfg.recurrent:
         ways["from the state"] = True
     written: dict[str, list[int]] = {}

@@ -1,9 +1,9 @@
 """Find the heads that copy: induction heads, and those that look one token back.
 
-Random tokens come twice, so that nothing but the repetition can help. Each head is scored by the
-weight it gives to the keys that such a head looks at; then the best induction heads are silenced,
-and the model's loss on the second copy tells what they are worth. Runs offline on the bundled
-model, or on any checkpoint; a heat map of the induction scores goes to a file::
+Random tokens occur twice, so that only the repetition helps to predict them. The script scores each
+head by the weight it gives to the keys that such a head looks at. Then it silences the best
+induction heads, and the model's loss on the second copy shows what they are worth. Runs offline on
+the bundled model, or on any checkpoint; a heat map of the induction scores goes to a file::
 
     python examples/induction_heads.py [--model NAME] [--plot FILE]
 """
@@ -33,7 +33,7 @@ def loss(model: Model, tokens: Any, edits: Any = ()) -> float:
 
 
 def main(name: str = "atlas", picture: str | None = None) -> tuple[HeadScores, float, float]:
-    """Print the scores; return them with the loss as it is and without the two best heads."""
+    """Print the scores; return them with the loss before and without the two best heads."""
     model: Model = mi_ref.from_pretrained(name)
     found = head_scores(model, period=PERIOD)
     print(found, end="\n\n")

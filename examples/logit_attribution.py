@@ -1,9 +1,9 @@
-"""Which components make the answer? Split a logit difference into what each one wrote.
+"""Which components make the answer? Split a logit difference into what each component wrote.
 
-The final norm is frozen at what this prompt made of it, so the parts sum to the whole. First by
-layers, then by heads. What a component does through later ones is theirs here: compare with
-`activation_patching.py`. Runs offline on the bundled model, or on any checkpoint; a picture of the
-heads goes to a file::
+The final norm is frozen at its value in this run, so the parts sum to the whole. The script splits
+by layers, then by heads. An effect that goes through later components counts as theirs: compare
+with `activation_patching.py`. Runs offline on the bundled model, or on any checkpoint; a picture of
+the heads goes to a file::
 
     python examples/logit_attribution.py [--model NAME] [--plot FILE]
 """

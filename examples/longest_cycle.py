@@ -1,9 +1,9 @@
-"""Count the steps of the longest cycle of a function of n numbers, as a transformer does.
+"""Measure the longest cycle of a function of n numbers, as a transformer does.
 
 AlgZoo's transformers (Hilton 2026, alignment.org) read f(0), …, f(n-1); class k is length k + 1.
-The one with 176 weights that is bundled gets all functions of four numbers right, if cycles are
-counted as AlgZoo does. candle-mi counts the way into them too. Runs offline, or on another network
-of AlgZoo's::
+The bundled one, with 176 weights, gets all functions of four numbers right if cycles are counted as
+AlgZoo does. candle-mi counts the path into a cycle as well. Runs offline, or on another of AlgZoo's
+networks::
 
     python examples/longest_cycle.py [--model NAME]
 """
@@ -17,7 +17,7 @@ from mi_ref.cli.script import run
 
 
 def longest_walk(f: Sequence[int]) -> int:
-    """Return the steps of the longest walk over new ground, which is candle-mi's longest cycle."""
+    """Return the length of the longest walk to unvisited places, candle-mi's longest cycle."""
     best, seen = 0, set[int]()
     for start in range(len(f)):
         walk, at = list[int](), start
@@ -29,7 +29,7 @@ def longest_walk(f: Sequence[int]) -> int:
 
 
 def main(name: str = "longest-cycle-h4-n4") -> dict[str, float]:
-    """Print what silent layers cost; print and return how many labels are right, and whose."""
+    """Print the cost of silent layers; print and return the share of right labels, by source."""
     network, task = algzoo.load(name), algzoo.TASKS["longest_cycle"]
     found = algzoo.report(network, task)
     found.print()

@@ -1,7 +1,7 @@
-"""Write README.md of this folder: every example, what it answers, and what it prints.
+"""Write README.md of this folder: every example, the question it answers, and its output.
 
-Runs each script as its own process, without a network; those that name a checkpoint of the Hub get
-the bundled model in its place. Times that an example prints are those of this run::
+Runs each script in its own process, without a network; scripts that name a checkpoint of the Hub
+get the bundled model instead. Times in the output are those of this run::
 
     python examples/make_readme.py
 """
@@ -20,10 +20,10 @@ ARGUMENTS = {"fast_download": ("--model", "atlas")}
 HEAD = """\
 # Examples
 
-Each is a script of at most a page that runs offline on a bundled model in a second or two, from the
+Each script is at most a page long and runs offline on a bundled model in a second or two, from the
 repository's folder: `python examples/NAME.py`. All take `--model NAME`, a checkpoint from a folder
-or the Hub (on AlgZoo: one of its networks), those that draw `--plot FILE`; `--help` tells the rest.
-`python examples/make_readme.py` writes this page.
+or the Hub (for AlgZoo, one of its networks), and those that draw take `--plot FILE`; `--help` lists
+the rest. `python examples/make_readme.py` writes this page.
 """
 
 
@@ -38,7 +38,7 @@ def first_line(path: Path) -> str:
 
 
 def output(path: Path) -> str:
-    """Run a script and return what it prints, temporary folders under one name."""
+    """Run a script and return its output, with one name for all temporary folders."""
     command = [sys.executable, str(path), *ARGUMENTS.get(path.stem, ())]
     own = {"HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(

@@ -1,8 +1,8 @@
 """Where does the model keep the capital? Patch one prompt's residual stream into another's.
 
-At each layer and position, the stream of "The capital of Italy is" takes the place of that of "The
-capital of France is"; the table shows what probability ` Rome` then gets. Runs offline on the
-bundled model, or on any checkpoint::
+At each layer and position, the stream of "The capital of Italy is" replaces that of "The capital of
+France is"; the table shows the probability that ` Rome` then gets. Runs offline on the bundled
+model, or on any checkpoint::
 
     python examples/patch_the_subject.py [--model NAME]
 """
@@ -21,7 +21,7 @@ CLEAN, SOURCE, ANSWER = "The capital of France is", "The capital of Italy is", "
 
 
 def put(resid: Any, hook: Hook, *, other: Any, position: int) -> None:
-    """Overwrite one position with that of another run."""
+    """Overwrite one position with the other run's values."""
     resid[:, position] = other[:, position]
 
 

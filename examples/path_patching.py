@@ -1,11 +1,10 @@
-"""Who acts on whom directly? Find the heads that write the answer, then who writes what they read.
+"""What acts on what directly? Find the heads that write the answer, then what writes their inputs.
 
-Path patching holds later attention still, so that a change arrives by the direct path only: first
-from each head to the logits, then from heads and MLPs to queries, keys and values of the four that
-came out strongest. In the bundled model none of the four moves the prediction far alone. What they
-bring is in their values, where the first MLP wrote it, and next to nothing in queries and keys.
-Shares of single paths do not sum to that of all together. Runs offline on the bundled model, or on
-any transformer; heat map of the first table in a file::
+Path patching holds later attention fixed, so that a change arrives by the direct path only. In the
+bundled model none of the four strongest heads moves the prediction far alone. Their contribution is
+in their values, where the first MLP wrote it, and hardly in queries and keys. Shares of single
+paths do not sum to the share of all together. Runs offline on the bundled model, or on any
+transformer; the heat map of the first table goes to a file::
 
     python examples/path_patching.py [--model NAME] [--plot FILE]
 """
@@ -32,7 +31,7 @@ def strongest(grid: PatchingGrid, count: int) -> list[Strongest]:
 def main(
     name: str = "atlas", picture: str | None = None
 ) -> tuple[PatchingGrid, list[Strongest], dict[tuple[str, str], Strongest]]:
-    """Print all; return the direct paths, the strongest of them, and who feeds those heads."""
+    """Print all; return the direct paths, the strongest of them, and what feeds those heads."""
     model: Model = mi_ref.from_pretrained(name)
     direct = path_patching(model, CLEAN, CORRUPTED)
     print(direct, direct.summary(), sep="\n\n", end="\n\n")

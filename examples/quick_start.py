@@ -1,8 +1,8 @@
-"""Load a model, look at its prediction, capture what flows, change it.
+"""Load a model, look at its prediction, capture activations, change them.
 
-The table has one row per layer: how long the residual stream is at the last token after it, and
-what the model would predict had its attention, or its MLP, added nothing. Runs offline on the
-bundled model, or on any checkpoint, recurrent ones too::
+The table has one row per layer: the length of the residual stream at the last token after it, and
+what the model would predict if its attention, or its MLP, added nothing. Runs offline on the
+bundled model, or on any checkpoint, recurrent ones included::
 
     python examples/quick_start.py [--model NAME]
 """
@@ -20,14 +20,14 @@ PROMPT = "The capital of France is"
 
 
 def without(model: Model, site: LayerSite, layer: int) -> str:
-    """Return the likeliest token, with its probability, if one layer's part added nothing."""
+    """Return the likeliest token and its probability if one layer's part added nothing."""
     run = model.run(PROMPT, edits=[(site[layer], do.zero())], logits="last")
     best = run.top(1)[0]
     return f"{best.token!r} {best.probability:.3f}"
 
 
 def main(name: str = "atlas") -> Table:
-    """Print the prediction; print and return what each layer's parts are worth to it."""
+    """Print the prediction; print and return the prediction without each layer's parts."""
     model: Model = mi_ref.from_pretrained(name)
     run = model.run(PROMPT, capture=[at.resid_post[:]])
     print(run.top(5))

@@ -1,10 +1,10 @@
-"""Run layers over and over with a thought fed back, and see whether the model rhymes better.
+"""Run layers repeatedly with a thought fed back, and see whether the model rhymes better.
 
-For each first line of a couplet the model writes the second: as it is; with two layers run twice;
-with a direction added before the second pass, the mean embedding of words that rhyme. A line on its
-own word counts apart. The control adds another couplet's words: if lines then end in those, the
-feedback names the word, and nothing is planned. Runs offline on the bundled model, or on any
-checkpoint, with any strength::
+For each first line of a couplet the model writes the second: without change; with two layers run
+twice; with a direction added before the second pass, the mean embedding of words that rhyme. Lines
+that end in the first line's own word count separately. The control adds another couplet's words: if
+lines then end in those, the feedback names the word and the model plans nothing. Runs offline on
+the bundled model, or on any checkpoint, with any strength::
 
     python examples/recurrent_feedback.py [--model NAME] [--strength TEXT]
 """
@@ -28,7 +28,7 @@ KINDS = ("rhyme", "another couplet's", "same word", "something else")
 
 
 def last_word(model: Model, line: str, depth: int, words: tuple[str, ...], push: float) -> str:
-    """Return the last word of the line that follows."""
+    """Return the last word of the next line."""
     half, fed = model.cfg.n_layers // 2, [f" {word}" for word in words]
     feedback = [Feedback(-1, embedding_direction(model, fed), push)] if fed else []
     loop = (half - 1, half + 1)

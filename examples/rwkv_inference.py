@@ -1,9 +1,9 @@
 """Look inside a recurrent model: its prediction, its state, and what the last token reads.
 
-Prints the likeliest next tokens; how large each head's state is at the end; how long each head
-keeps what it holds, were it for its decay alone; how much of each token's value the last token
-reads from the state; and what changes if the first token writes nothing into it. Runs offline on
-the bundled model, or on any RWKV checkpoint::
+Prints the likeliest next tokens; the size of each head's state at the end; how long each head would
+keep its contents by decay alone; how much of each token's value the last token reads from the
+state; and what changes if the first token writes nothing into it. Runs offline on the bundled
+model, or on any RWKV checkpoint::
 
     python examples/rwkv_inference.py [--model NAME] [--prompt TEXT]
 """
@@ -19,7 +19,7 @@ from mi_ref.cli.script import run
 
 
 def main(name: str = "atlas-rwkv7", prompt: str = "The capital of France is") -> Comparison:
-    """Print what is inside; return what the first token's writes are worth."""
+    """Print the state and its reads; return the effect of the first token's writes."""
     model: Model = mi_ref.from_pretrained(name)
     if not model.cfg.recurrent:
         raise SystemExit(f"{name} attends and has no state: name an RWKV model.")

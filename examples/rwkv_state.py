@@ -1,9 +1,9 @@
 """Where in its state does a recurrent model keep the capital? Patch one prompt's into another's.
 
-After "The capital of France" everything the model knows of the text is its state. Here one head's
-matrix at a time is taken from "The capital of Italy" before both read " is"; the table shows what
-probability ` Rome` then gets; then what is left if " France" writes nothing into the state or is
-removed. Runs offline on the bundled model, or on any RWKV checkpoint::
+After "The capital of France" the state is everything the model knows of the text. The script takes
+one head's matrix at a time from "The capital of Italy" before both read " is", and the table shows
+the probability that ` Rome` then gets; then what is left if " France" writes nothing into the state
+or is removed. Runs offline on the bundled model, or on any RWKV checkpoint::
 
     python examples/rwkv_state.py [--model NAME]
 """

@@ -1,9 +1,9 @@
-"""Find the token whose write into a layer's state a prediction hangs on.
+"""Find the token whose write into a layer's state a prediction depends on.
 
-A recurrent model has no attention edges to cut. Instead each token in turn is kept from writing
-into one layer's state, and into all of them. Later tokens still meet it through token shift; see
-`mi_ref.token_removal` for a token that is gone altogether. Runs offline on the bundled RWKV-7, or
-on any RWKV checkpoint; a heat map goes to a file::
+A recurrent model has no attention edges to cut. Instead the script keeps each token in turn from
+writing into one layer's state, and into all of them. Later tokens still meet it through token
+shift; `mi_ref.token_removal` removes a token altogether. Runs offline on the bundled RWKV-7, or on
+any RWKV checkpoint; a heat map goes to a file::
 
     python examples/rwkv_state_knockout.py [--model NAME] [--plot FILE]
 """
@@ -19,7 +19,7 @@ PROMPT = "The capital of France is"
 
 
 def main(name: str = "atlas-rwkv7", picture: str | None = None) -> StateGrid:
-    """Print and return what each knockout leaves of the prediction."""
+    """Print and return the prediction after each knockout."""
     model: Model = mi_ref.from_pretrained(name)
     if not model.cfg.recurrent:
         raise SystemExit(f"{name} attends and has no state: name an RWKV model.")
@@ -28,7 +28,7 @@ def main(name: str = "atlas-rwkv7", picture: str | None = None) -> StateGrid:
     row, column = found.strongest()
     lost = found.cells[row][column]
     print(
-        f"Most is lost with {found.columns[column]} in layer {found.layers[row]}:"
+        f"The greatest loss is with {found.columns[column]} in layer {found.layers[row]}:"
         f" p({found.target_token!r}) {found.natural:.3f} -> {lost.probability:.3f}"
     )
     if picture:

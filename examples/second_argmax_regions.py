@@ -1,9 +1,9 @@
 """Find every region of the plane in which AlgZoo's M(2,2) is linear, and so where it is wrong.
 
-Without biases a region is a sector between two rays, and a matrix inside. The network changes its
-answer where its two logits are equal, on rays that the matrices give; the right answer changes at
-45 and at 225 degrees. A normal input lies in any direction alike, so the sector between the two is
-the share of wrong answers: no sample is needed. Runs offline::
+Without biases a region is a sector between two rays, with one matrix inside. The network changes
+its answer where its two logits are equal, on rays that the matrices determine; the right answer
+changes at 45 and at 225 degrees. A normal input has any direction with equal chance, so the sector
+between the two is the share of wrong answers, and no sampling is needed. Runs offline::
 
     python examples/second_argmax_regions.py [--model NAME]
 """
@@ -27,7 +27,7 @@ def turns(region: algzoo.Region) -> list[float]:
 
 
 def main(name: str = "second-argmax-h2-n2") -> tuple[tuple[algzoo.Region, ...], float]:
-    """Print and return the regions, and the share of inputs that are answered wrong."""
+    """Print and return the regions, and the share of inputs with a wrong answer."""
     network = algzoo.load(name)
     assert isinstance(network, algzoo.Rnn)
     found, wrong = algzoo.regions(network), 0.0

@@ -1,9 +1,9 @@
 """Does a push on the residual stream die out? Push at each layer and watch the layers after it.
 
-The push is what tells a prompt from a contrasting one. Where the stream finds back to its natural
-course, the push is absorbed; at the deepest layer that absorbs it, strengths grow until it no
-longer does. Runs offline on the bundled model, or on any checkpoint, recurrent ones too; a picture
-of all cosines goes to a file::
+The push is the difference between a prompt and a contrasting one. Where the stream returns to its
+natural course, the push is absorbed; at the deepest layer that absorbs it, the strength grows until
+that layer no longer does. Runs offline on the bundled model, or on any checkpoint, recurrent ones
+included; a picture of all cosines goes to a file::
 
     python examples/steering_convergence.py [--model NAME] [--plot FILE]
 """

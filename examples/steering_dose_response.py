@@ -1,10 +1,10 @@
-"""How does a prediction answer to more of something? Two dose-response curves.
+"""How does a prediction respond to more of something? Two dose-response curves.
 
-First the attention that the last token gives to the subject, in the layer where cutting it costs
-most: scaling a weight that is near one changes little, so it is also set outright. Then a steering
-vector, the residual stream after one prompt less that after another, added at several strengths.
-Runs offline on the bundled model, or on any checkpoint; a picture of the weights that were set goes
-to a file::
+First the attention from the last token to the subject, in the layer where cutting it costs most.
+Scaling a weight near one changes little, so the script also sets the weight outright. Then a
+steering vector, the residual stream after one prompt minus that after another, added at several
+strengths. Runs offline on the bundled model, or on any checkpoint; a picture of the weights that
+were set goes to a file::
 
     python examples/steering_dose_response.py [--model NAME] [--plot FILE]
 """
@@ -30,7 +30,7 @@ SUBJECT, ANSWER = " France", " Rome"
 def main(
     name: str = "atlas", picture: str | None = None
 ) -> tuple[AttentionDoseResponse, DoseResponse]:
-    """Print three curves; return those of the weights that were set and of the vector."""
+    """Print three curves; return those of the set weights and of the vector."""
     model: Model = mi_ref.from_pretrained(name)
     key = model.get_token_position(SUBJECT, PROMPT)
     layer = knockout_grid(model, PROMPT, keys=key).strongest()[0].layer

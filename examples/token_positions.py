@@ -1,4 +1,4 @@
-"""Which tokens are the words one means? Positions to patch and to read start here.
+"""Which tokens are the words you mean? Find the positions to patch and to read.
 
 Prints where every token stands in the text, in characters and in UTF-8 bytes, which differ as soon
 as a letter has an accent, and which tokens hold one part of it. Runs offline on the bundled model,
@@ -18,7 +18,7 @@ TEXT, PART = "The Eiffel Tower is located in Paris, France.", " Paris"
 
 
 def main(name: str = "atlas", text: str = TEXT, part: str = PART) -> TokenPositions:
-    """Print and return the tokens; those that hold the part are labelled."""
+    """Print and return the tokens, with labels on those that hold the part."""
     model: Model = mi_ref.from_pretrained(name)
     found = token_positions(model, text, {"part": part})
     found.print()

@@ -1,6 +1,6 @@
 """Every hook point of a transformers decoder, taken from the modules that compute it.
 
-`capture` runs a model once and names what passes as ``mi_ref`` does. `true_float64` makes that run
+`capture` runs a model once and names its values as ``mi_ref`` does. `true_float64` makes that run
 a float64 reference, which ``model.double()`` is not: norms, softmax and rotary embedding cast to
 float32 in their own code.
 """
@@ -101,7 +101,7 @@ def capture(model: nn.Module, tokens: Tensor) -> Arrays:
 
 
 class _Attended(NamedTuple):
-    """What the attention function of one layer was given and found."""
+    """The inputs and results of one layer's attention function."""
 
     query: Tensor  # [batch, head, pos, d_head]
     key: Tensor  # [batch, kv_head, pos, d_head]
@@ -112,7 +112,7 @@ class _Attended(NamedTuple):
 
 
 class _Watch:
-    """Keeps what passes in one block, and makes hook points of it after the run."""
+    """Keeps the values of one block, and makes hook points of them after the run."""
 
     def __init__(self, block: nn.Module, table: Block, prefix: str) -> None:
         self.block, self.table, self.prefix = block, table, prefix
@@ -264,7 +264,7 @@ def norm_points(name: str, norm: nn.Module, x: Tensor, unit_offset: bool) -> Ten
         for key, value in norm.named_parameters()
     }
     normalized: Tensor = torch.func.functional_call(norm, neutral, (x,))
-    # A row of zeros, which ReLU can leave, says nothing of its scale: ask with one next to it.
+    # A row of zeros, which ReLU can leave, does not determine its scale: ask with a row next to it.
     nearly = torch.linspace(-1e-30, 1e-30, x.shape[-1], dtype=x.dtype).expand_as(x)
     probe = torch.where((x == 0).all(-1, keepdim=True), nearly, x)
     probed: Tensor = torch.func.functional_call(norm, neutral, (probe,))

@@ -1,7 +1,7 @@
 """Where each model type of transformers computes what the hook points name.
 
-A family gives its modules by path; what a hook is called, and in which order hooks come, stands
-once, here, for all of them.
+A family gives its modules by path; the names and the order of hooks are defined once, here, for all
+of them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Block:
     parallel: bool
 
     def sites(self) -> dict[str, tuple[str, Literal["in", "out"]]]:
-        """Return {hook: (module, which side of it)} for every hook that a module shows whole."""
+        """Return {hook: (module, which side of it)} for every hook that one module shows."""
         attn, mlp, norms = self.attn, self.mlp, self.norms
         sites: dict[str, tuple[str, Literal["in", "out"]]] = {
             "hook_resid_pre": ("", "in"),

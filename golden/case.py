@@ -1,4 +1,4 @@
-"""What a golden case is."""
+"""The definition of a golden case."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""That rotary scaling does to the frequencies what a golden case is there to show."""
+"""Check that rotary scaling changes the frequencies as a golden case is meant to show."""
 
 from __future__ import annotations
 

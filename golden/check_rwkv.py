@@ -1,6 +1,6 @@
 """A second opinion on the RWKV reference: the authors' own package ``rwkv``, in float32 on the CPU.
 
-`check_package` writes a model as a ``.pth`` file and has the package run it in a process of its own
+`check_package` writes a model as a ``.pth`` file and has the package run it in its own process
 (``python -m golden.check_rwkv FOLDER``: which version it runs is decided when it is imported). It
 shows logits and states, no hook points, and has its epsilons built in: so the reference is run with
 those, whatever the case's config says.
@@ -81,7 +81,7 @@ def _with_first_norm(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the model in the folder that the command line names, and write what comes out."""
+    """Run the model in the folder named on the command line, and write its results."""
     folder = Path(sys.argv[1])
     package: Any = importlib.import_module("rwkv.model")
     model = package.RWKV(str(folder / "model"), "cpu fp32")

@@ -1,4 +1,4 @@
-"""What a set of captured arrays must satisfy before it may be called golden.
+"""The conditions that captured arrays must satisfy to become golden files.
 
 Each check raises `AssertionError` naming the hook; none repeats a formula of ``mi_ref``.
 """
@@ -38,7 +38,7 @@ def worst_error(actual: Arrays, expected: Arrays) -> float:
 
 
 def check_identities(model: nn.Module, tokens: Tensor, arrays: Arrays) -> None:
-    """Check what holds between the hooks of any decoder, and which keys each query sees.
+    """Check the identities between the hooks of any decoder, and which keys each query sees.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def check_logits(model: nn.Module, tokens: Tensor, arrays: Arrays) -> None:
 
 
 class _Block:
-    """One block: its hooks by their strings, and what its modules would make of them."""
+    """One block: its hooks by their strings, and its modules applied to them."""
 
     def __init__(
         self, module: nn.Module, table: Block | None, arrays: Arrays, prefix: str, unit_offset: bool
@@ -123,7 +123,7 @@ class _Block:
         _equal(self.prefix + hook, self[hook], expected)
 
     def linear(self, path: str, hook: str) -> np.ndarray[Any, Any]:
-        """Return what a linear module makes of a hook."""
+        """Return a linear module's output for a hook."""
         module: Any = self.module.get_submodule(path)
         return self[hook] @ out_by_in(module).detach().numpy().T + self.bias(path)
 

@@ -1,7 +1,7 @@
 """Compare random models with transformers: ``python -m golden.fuzz [--family NAME] [--seed 0]``.
 
 Each model is random in its config and its weights, built by transformers in true float64 (RWKV: run
-by the reference of its own), saved as a user would save it, loaded by ``mi_ref`` in float64 and in
+by its reference), saved as a user would save it, loaded by ``mi_ref`` in float64 and in
 float32, and compared at every hook. Exits 1 if an error is greater than what the golden tests
 allow, or a model is refused.
 """
@@ -78,14 +78,14 @@ class Trial:
 
 @dataclass(slots=True)
 class Findings:
-    """What the trials of one family found."""
+    """The results of one family's trials."""
 
     worst: dict[str, dict[str, float]] = field(default_factory=dict)
     """{site: {dtype: greatest relative error}}, in forward order."""
     faults: list[str] = field(default_factory=list)
 
     def add(self, trial: Trial) -> None:
-        """Run `trial` and keep what it finds."""
+        """Run `trial` and keep its result."""
         with tempfile.TemporaryDirectory() as scratch:
             tokens, expected = trial.reference(Path(scratch))
             for dtype, bound in BOUNDS.items():

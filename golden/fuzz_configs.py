@@ -1,7 +1,7 @@
 """Random configs of every family, spelled as on the Hub, for `golden.fuzz`.
 
 Sizes are the unusual ones that golden cases leave out: odd head counts, groups of three or five,
-widths that nothing divides, windows of one, prompts of one token, single layers.
+widths without divisors, windows of one, prompts of one token, single layers.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def _rope(rng: Random) -> Config:
             "beta_fast": rng.choice([4, 32]),
         },
     }[kind]
-    # Dynamic scaling acts on prompts longer than the model was made for.
+    # Dynamic scaling acts on prompts beyond the model's context.
     n_ctx = rng.choice([4, 64]) if kind == "dynamic" else 512
     theta = rng.choice([100.0, 10000.0, 500000.0])
     return {"max_position_embeddings": n_ctx, "rope_scaling": scaling, "rope_theta": theta}

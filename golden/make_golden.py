@@ -1,7 +1,7 @@
 """Write the golden folders: ``python -m golden.make_golden [--check] [CASE ...]``.
 
 Each folder holds a tiny random model as the Hub would and every activation that transformers
-computes with it in true float64, or for RWKV the reference of its own. See ``README.md``.
+computes with it in true float64, or for RWKV its reference. See ``README.md``.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def write_case(case: Case, folder: Path) -> str:
 def record_transformers(
     config: Mapping[str, Any], prompt: list[list[int]], rng: np.random.Generator, folder: Path
 ) -> tuple[Arrays, dict[str, Any], str]:
-    """Write a random model and check what transformers computes of it.
+    """Write a random model and check the values that transformers computes with it.
 
     Returns
     -------

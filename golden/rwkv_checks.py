@@ -1,7 +1,8 @@
-"""What the recorded arrays of an RWKV case must satisfy, all positions and heads at once.
+"""Identities that the recorded arrays of an RWKV case must satisfy, for all positions at once.
 
-Each hook point is compared with what those before it give, in other terms than the reference's:
-arrays of all positions and sums over named axes. Raises `AssertionError` naming the hook.
+Each hook point is compared with a computation from earlier ones, written differently from the
+reference: in arrays of all positions and sums over named axes. Raises
+`AssertionError` naming the hook.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class _Layer:
         return x.reshape(*x.shape[:-1], *self["rwkv.hook_r"].shape[-2:])
 
     def mixed(self, mu: Array) -> Array:
-        """Return what lies `mu` of the way from this position to the one before."""
+        """Return the mix of this position and the one before, `mu` of the latter."""
         return (1 - mu) * self["attn.hook_in"] + mu * self["rwkv.hook_shift"]
 
 

@@ -1,4 +1,4 @@
-"""What a config of RWKV says in each of the three layouts, and what it leaves to defaults.
+"""RWKV configs in each of the three layouts, and the defaults that they leave out.
 
 Layouts are those of ``RWKV/v6-Finch-*-HF`` (RWKV-6) and of flash-linear-attention (RWKV-6 and 7).
 """

@@ -1,4 +1,4 @@
-"""Random configs of RWKV for `golden.fuzz`, and what the reference computes of a random model."""
+"""Random configs of RWKV for `golden.fuzz`, and the reference's values for a random model."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Time mix and channel mix of RWKV-6 and RWKV-7, written as their papers write them.
 
 One token and one head after the other, in float64; nothing is fused, stacked or reordered for
-speed, so that each line can be held against the formula it stands for. Weights go by the names of
-the authors' ``.pth`` files, without the block's prefix.
+speed, so that each line can be compared with its formula. Weights have the names of the authors'
+``.pth`` files, without the block's prefix.
 
 Source: B. Peng et al., "Eagle and Finch", arXiv 2404.05892 (RWKV-6), and "RWKV-7 Goose",
 arXiv 2503.14456; the authors' code for what the papers leave open.
@@ -51,7 +51,7 @@ class LayerState:
 def time_mix_6(
     w: Weights, x: Array, state: LayerState, v_first: list[Array], eps: float, tap: Tap
 ) -> Array:
-    """Return what time mix writes for the token that reads `x`; `eps` is the group norm's."""
+    """Return time mix's output for the token that reads `x`; `eps` is the group norm's."""
     token = _projections_6(w, x, state.x)
     state.past.append(token)
     r, k, v, decay = (token[name] for name in ("r", "k", "v", "decay"))
@@ -156,7 +156,7 @@ def _effective_attention_7(r: Array, h: int, past: list[Heads]) -> Array:
 
 
 def channel_mix_6(w: Weights, x: Array, state: LayerState, tap: Tap) -> Array:
-    """Return what channel mix writes for the token that reads `x`."""
+    """Return channel mix's output for the token that reads `x`."""
     delta = state.x_channel - x
     gate = sigmoid(w["receptance.weight"] @ (x + delta * w["time_maa_r"]))
     _tap_shift(tap, "mlp", x, state.x_channel)

@@ -26,7 +26,7 @@ MODEL_TYPES = ("rwkv6", "rwkv7")
 def record_rwkv(
     config: Config, tokens: list[list[int]], rng: np.random.Generator, folder: Path
 ) -> tuple[dict[str, Array], dict[str, Any], str]:
-    """Write a random model and check what is recorded of it.
+    """Write a random model and check its recorded values.
 
     Returns
     -------

@@ -21,7 +21,7 @@ from golden.rwkv_mixes import (
 
 @dataclass(frozen=True, slots=True)
 class Eps:
-    """What the norms add to a variance."""
+    """The epsilons of the norms."""
 
     layer_norm: float
     group_norm: float
@@ -29,7 +29,7 @@ class Eps:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """What a batch of prompts gives.
+    """The results of a batch of prompts.
 
     Attributes
     ----------
@@ -154,6 +154,6 @@ def _layer_norm(w: Weights, name: str, x: Array, eps: Eps, tap: Tap, hooks: str 
 def _stack(name: str, rows: list[Array]) -> Array:
     if not name.endswith("effective_attn"):
         return np.stack(rows)
-    # A token knows those before it only: [head, key_pos so far] becomes [head, query_pos, key_pos].
+    # A token sees only those before it: [head, key_pos so far] becomes [head, query_pos, key_pos].
     widened = [np.pad(row, ((0, 0), (0, len(rows) - row.shape[1]))) for row in rows]
     return np.stack(widened, axis=1)

@@ -1,7 +1,7 @@
 """Random weights of RWKV under the names of a ``.pth`` file, in its order.
 
-They are strong where trained ones would be and initial ones are not: with these, each weight
-changes the logits, and a wrong formula any hook. `check_weights_count` sees to the first.
+They are large where trained weights are large and initial ones are not, so that each weight changes
+the logits and a wrong formula changes its hook. `check_weights_count` checks the former.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def random_weights(sizes: Sizes, rng: np.random.Generator) -> dict[str, Array]:
 
 
 def check_weights_count(weights: Weights, tokens: list[list[int]], eps: Eps) -> None:
-    """Check that the logits tell of every weight that is left out, and of either epsilon.
+    """Check that leaving out any weight, or doubling either epsilon, changes the logits.
 
     Raises
     ------

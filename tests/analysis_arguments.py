@@ -1,4 +1,4 @@
-"""The arguments of analyses that users get wrong, and plain ones for each analysis."""
+"""Arguments of analyses that users often get wrong, and valid ones for each analysis."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ CALLS: dict[str, dict[str, Any]] = {
         "cells": [analysis.SweepCell(((at.mlp_out[0], do.zero()),))],
         "metric": difference,
     },
-    # From here on of a recurrent model.
+    # The rest are calls on a recurrent model.
     "half_lives": {"prompt": IDS},
     "state_knockout_sweep": {"prompt": IDS, "target": 3},
     "state_norms": {"prompt": IDS},

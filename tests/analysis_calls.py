@@ -24,7 +24,7 @@ def vector(model: Model) -> a.SteeringVector:
 
 
 def turning(model: Model) -> a.BlockPatchingPairs:
-    """Take as answers the two tokens between which these prompts turn the choice furthest."""
+    """Return as answers the two tokens whose difference changes most between two prompts."""
     first, second = (model.run(ids).logits_at() for ids in (IDS, OTHER))
     order = sorted(range(model.cfg.d_vocab), key=lambda n: float(first[n] - second[n]))
     choices = ((n, m) for n in order[::-1] for m in order if first[n] > first[m])

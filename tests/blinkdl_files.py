@@ -1,4 +1,4 @@
-"""Names and shapes of BlinkDL's files, written out from his code, and what becomes of them."""
+"""Names and shapes of BlinkDL's files, copied from his code, and of their conversions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What tests compute in plain NumPy, for the library's numbers to be held against."""
+"""Computations in plain NumPy that tests compare with the library's numbers."""
 
 from __future__ import annotations
 

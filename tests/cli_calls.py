@@ -1,4 +1,4 @@
-"""The command line, called as its entry point is."""
+"""Calls of the command line through its entry point."""
 
 from __future__ import annotations
 

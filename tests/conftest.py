@@ -1,8 +1,8 @@
-"""Array libraries under test, golden models, and what only some machines have.
+"""Array libraries under test, golden models, and checkpoints that only some machines have.
 
 ``pytest --backend NAME`` runs on one installed backend. Without it the tests run on NumPy, on two
-variants of it that catch hidden writes, and on array_api_strict, which has the standard and
-nothing more.
+variants of it that catch hidden writes, and on array_api_strict, which implements only the
+standard.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class Frozen(np.ndarray[Any, Any]):
-    """An array that nobody may write to, and whose results nobody may write to either."""
+    """A read-only array whose results are read-only too."""
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         if options.get("out") is not None:
@@ -167,7 +167,7 @@ _LOADED: dict[tuple[str, str, str], Model] = {}
 
 
 def _load(case: str, backend: Backend, dtype: str) -> Model:
-    # By the backend's name: `get_backend` makes an object of its own for each call.
+    # By the backend's name: `get_backend` makes a new object on each call.
     key = case, backend.name, dtype
     if key not in _LOADED:
         folder = ROOT / "golden" / case
@@ -215,19 +215,19 @@ def atlas() -> Model:
 
 @pytest.fixture(scope="session")
 def tested(request: pytest.FixtureRequest) -> Backend:
-    """The backend whose own operations are compared with their definitions."""
+    """The backend whose operations are compared with their definitions."""
     return get_backend(request.config.getoption("--backend") or "numpy")
 
 
 @pytest.fixture(scope="session")
 def read_only() -> Backend:
-    """NumPy with arrays that nobody may write to."""
+    """NumPy with read-only arrays."""
     return _backend("numpy-readonly")
 
 
 @pytest.fixture(scope="session")
 def guarded() -> Callable[[Op], Op]:
-    """What keeps NumPy's kernels from writing where they must not."""
+    """Kernels that fail if they write to arrays they must not overwrite."""
     return guard
 
 
@@ -241,7 +241,7 @@ def as_users_call(monkeypatch: pytest.MonkeyPatch) -> None:
 def hub_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A Hub client with an empty cache, no login, no server and no pauses between its retries.
 
-    Bundled models are those that a test writes into the folder models.
+    Bundled models are the ones that a test writes into the folder models.
     """
     for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(variable, raising=False)
@@ -261,7 +261,7 @@ def hub_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 @pytest.fixture
 def server(hub_client: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A local Hub that the client asks."""
+    """A local Hub for the client."""
     with HubServer(repos()) as running:
         point_to(monkeypatch, running.url)
         yield running
@@ -269,7 +269,7 @@ def server(hub_client: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubSer
 
 @pytest.fixture
 def altered(repository: Path, tmp_path: Path) -> Altered:
-    """Write a golden model's folder anew, its tensors changed."""
+    """Write a copy of a golden model's folder with changed tensors."""
     return lambda case, change: altered_copy(repository / "golden" / case, tmp_path, change)
 
 
@@ -281,7 +281,7 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Real checkpoints beside the repository, where there are any."""
+    """Real checkpoints next to the repository, if any."""
     folder = ROOT.parent / "shared"
     if not folder.is_dir():
         pytest.skip("no folder ../shared with real checkpoints")

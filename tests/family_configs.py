@@ -1,4 +1,4 @@
-"""Configs of a family by their keys alone."""
+"""Configs of a family, given only their keys."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mi_ref.hf_config import HfConfig
 
 
 def parse(family: str, **keys: Any) -> DecoderConfig:
-    """Read a config.json that has these keys, each of which must count."""
+    """Read a config.json with these keys, each of which must be read."""
     read = HfConfig({"model_type": family, **keys}, source="config.json", family=family)
     cfg = FAMILIES[family].read_config(read)
     read.done()

@@ -1,4 +1,4 @@
-"""Golden models' folders written anew with other tensors."""
+"""Copies of golden models' folders with changed tensors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Altered = Callable[[str, Change], Path]
 
 
 def altered_copy(case: Path, folder: Path, change: Change) -> Path:
-    """Write into `folder` the config of the golden `case` and its tensors, changed."""
+    """Write the config and the changed tensors of the golden `case` into `folder`."""
     (folder / "config.json").write_bytes((case / "config.json").read_bytes())
     weights = Weights([case / "model.safetensors"])
     tensors = change({name: weights.load(name, "float32") for name in weights.info})

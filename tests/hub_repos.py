@@ -1,4 +1,4 @@
-"""Checkpoints of a few bytes, whole, in shards and spoilt, as the Hub in hub_server serves them."""
+"""Checkpoints of a few bytes, whole, sharded and damaged, for the Hub in hub_server to serve."""
 
 from __future__ import annotations
 

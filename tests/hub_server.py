@@ -1,4 +1,4 @@
-"""A Hub on 127.0.0.1, with the faults a real one has, for the unmodified huggingface_hub client."""
+"""A Hub on 127.0.0.1, with a real Hub's faults, for the unmodified huggingface_hub client."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Repo:
         self.push(self.files)
 
     def push(self, files: dict[str, bytes]) -> None:
-        """Make a commit of `files`; the commits before stay."""
+        """Commit `files`; earlier commits remain."""
         digest = hashlib.sha1(usedforsecurity=False)
         for name, content in sorted(files.items()):
             digest.update(name.encode() + content)
@@ -153,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def point_to(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Make the client ask the Hub at `url`, by connections of its own."""
+    """Point the client to the Hub at `url`, with new connections."""
     huggingface_hub.close_session()
     monkeypatch.setattr(constants, "ENDPOINT", url)
     template = url + "/{repo_id}/resolve/{revision}/{filename}"

@@ -1,4 +1,4 @@
-"""Mistakes in what the other families have beyond LLaMA, each with the case that must show it."""
+"""Mistakes in the families' differences from LLaMA, each with the case that must show it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from mi_ref.params import LayerParams, Linear, Norm
 
 
 def bessel(right: Ops) -> Any:
-    """Divide the sum of squares by one less than their number."""
+    """Divide the sum of squares by their number minus one."""
 
     def wrong(x: Any, eps: float) -> Any:
         n = x.shape[-1]
@@ -68,13 +68,13 @@ def masked(window: int | None) -> Mask:
 
 
 def other_layers(layer: Layer, number: int) -> Layer:
-    """Put a window of three where there is none, and none where there is one."""
+    """Swap windowed and full layers, with windows of three."""
     window = 3 if layer.attn.window is None else None
     return replace(layer, attn=replace(layer.attn, mask=masked(window)))
 
 
 def rotary_of(number: int) -> Any:
-    """Give every layer the rotary embedding of one of them."""
+    """Give every layer the rotary embedding of one layer."""
 
     def plant(model: Model) -> Model:
         return attention(rotary=model.cfg.blocks[number].attn.rotary)(model)
@@ -83,7 +83,7 @@ def rotary_of(number: int) -> Any:
 
 
 def norm_after_rotary(model: Model) -> Model:
-    """Multiply queries and keys by the norms' gains once they are turned, not before."""
+    """Multiply queries and keys by the norms' gains after rotation instead of before."""
     first = model.params.blocks[0]
     assert first.q_norm is not None
     assert first.k_norm is not None
@@ -98,7 +98,7 @@ def norm_after_rotary(model: Model) -> Model:
 
 
 def qk_norm_by_head(model: Model) -> Model:
-    """Norm each head by itself where all are normed as one row."""
+    """Norm each head separately where the model norms all as one row."""
 
     def cut(weight: Any) -> Any:
         return weight[: model.cfg.d_head]
@@ -132,7 +132,7 @@ def split_last_first(w: LayerParams) -> LayerParams:
 
 
 def split_whole(model: Model) -> Model:
-    """Cut a projection in which the three take turns head by head as if they did not."""
+    """Split a projection ordered by head as if it were ordered by query, key and value."""
 
     def change(w: LayerParams) -> LayerParams:
         weight, bias = joined(w, model.cfg.d_head)
@@ -157,7 +157,7 @@ def experts_in_reverse(w: LayerParams) -> Any:
 
 
 def rightly_hidden(before: Any, window: int | None) -> Any:
-    """Hide what the causal mask and the window hide."""
+    """Hide the keys that the causal mask and the window hide."""
     return (before < 0) | (False if window is None else before >= window)
 
 

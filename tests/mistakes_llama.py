@@ -1,4 +1,4 @@
-"""Mistakes that a LLaMA decoder can hold, each with the case that must show it."""
+"""Mistakes that a LLaMA decoder can contain, each with the case that must show it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def backwards(right: Ops) -> Any:
 
 
 def interleaved(x: Any, cos: Any, sin: Any, *, overwrite: bool) -> Any:
-    """Turn neighbours (2i, 2i + 1), as the GPT-J style does."""
+    """Rotate neighbours (2i, 2i + 1), as in the GPT-J style."""
     cos, sin = cos[:, None, :], sin[:, None, :]
     out = np.empty_like(x)
     out[..., 0::2] = x[..., 0::2] * cos - x[..., 1::2] * sin
@@ -61,7 +61,7 @@ def over_queries(right: Ops) -> Any:
 
 
 def masked(shift: int) -> Callable[[Ops], Any]:
-    """Let queries see the keys up to `shift` after themselves."""
+    """Let queries see up to `shift` later keys."""
 
     def hidden(before: Any, window: int | None) -> Any:
         hide = before < -shift

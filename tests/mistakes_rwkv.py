@@ -15,7 +15,7 @@ from mi_ref.params import LowRank, Norm
 
 
 def source(old: str, new: str) -> Mutation:
-    """Put `new` in the place of one passage of the forward pass."""
+    """Replace one passage of the forward pass by `new`."""
     return rewritten({old: new})
 
 
@@ -24,7 +24,7 @@ def group_norm_eps(value: float) -> Mutation:
 
 
 def norm_of_the_embedding(model: Model) -> Model:
-    """Norm an embedding that was trained without."""
+    """Norm an embedding that was trained without a norm."""
     ones = np.ones(model.cfg.d_model, model.params.embed.dtype)
     norm = Norm(ones, np.zeros_like(ones))
     kind = config(ln_embed=LayerNorm(eps=1e-5))
@@ -43,7 +43,7 @@ def heads_by_width(model: Model) -> Model:
 
 
 def in_order(slot: str, names: str, stored: str) -> dict[str, Any]:
-    """Call what is `stored` in one order by the `names` of another."""
+    """Name tensors `stored` in one order by the `names` of another."""
     return {
         slot: lambda w: {
             name: getattr(w, slot)[own] for name, own in zip(names, stored, strict=True)
@@ -69,7 +69,7 @@ def turned(w: Any) -> dict[str, Any]:
 
 
 def removed_last(state: Any, x: Position) -> Any:
-    """Remove from the state that has just been written to."""
+    """Remove from the state after the write instead of before it."""
     after = x.decay * state + x.k * x.v
     return after - x.strength * (x.removal.mT @ after)
 

@@ -1,6 +1,6 @@
 """The table of planted mistakes below ``## Mutations`` of ``golden/README.md``.
 
-``python tests/mutation_table.py`` prints it anew.
+``python tests/mutation_table.py`` prints it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ HEADER = "| mistake | case | first shows at | off in float64 | in float32 |\n|--
 
 
 def row(mistake: Mistake) -> str:
-    """Return a mistake's line, with how far off the first site is."""
+    """Return a mistake's line, with the error of the first site."""
     case = GoldenCase(GOLDEN / mistake.case)
     errors, sites = [], []
     for dtype, bound in TOLERANCE.items():

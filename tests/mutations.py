@@ -1,4 +1,4 @@
-"""What planted mistakes are made of: a mutation returns a model that computes something else."""
+"""The parts of planted mistakes: a mutation returns a model that computes something else."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Mistake:
 
 
 def first_failing(model: Model, case: GoldenCase, bound: float) -> tuple[str, float]:
-    """Return the site of the first hook that is off, and by how much; or nothing and zero.
+    """Return the site of the first wrong hook, and its error; or nothing and zero.
 
-    Hooks that the mistake removes or adds are passed over: a wrong number has to show it. A wrong
-    shape is infinitely off.
+    Hooks that the mistake removes or adds do not count: a wrong number has to show it. The error
+    of a wrong shape is infinite.
     """
     present = {str(entry.point) for entry in decoder_hook_points(model.cfg)}
     hooks = [hook for hook in case.hooks if hook in present]
@@ -176,7 +176,7 @@ def but_heads(right: Ops) -> Any:
 
 
 def both(*mutations: Mutation) -> Mutation:
-    """Plant several, which only together are one mistake."""
+    """Plant several changes that together make one mistake."""
 
     def plant(model: Model) -> Model:
         for mutation in mutations:
@@ -194,7 +194,7 @@ def scores(
     Parameters
     ----------
     hidden : callable
-        Gets how far each key stands before its query, and the window; says which to hide.
+        Gets each key's distance before its query, and the window; returns which keys to hide.
     cap_last : bool
         Whether the soft-cap comes after the mask.
     """

@@ -1,4 +1,4 @@
-"""What planted mistakes of recurrent decoders are made of, beside tests/mutations.py."""
+"""The parts of planted mistakes in recurrent decoders, beside tests/mutations.py."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def channel_mix(**slots: Change) -> Mutation:
 
 @dataclass(frozen=True, slots=True, kw_only=True, repr=False, eq=False)
 class Rewritten(Model):
-    """A recurrent model that runs other source code than `mi_ref.rwkv` has."""
+    """A recurrent model that runs changed source code of `mi_ref.rwkv`."""
 
     run_layers: Callable[..., rwkv.Passed]
 
@@ -68,7 +68,7 @@ def _run_layers(passages: tuple[tuple[str, str], ...]) -> Callable[..., rwkv.Pas
     for old, new in passages:
         assert source.count(old) == 1, f"{source.count(old)} times in mi_ref/rwkv.py: {old!r}"
         source = source.replace(old, new)
-    # By the module's own name, under which its dataclasses look for their annotations.
+    # The module's name, under which its dataclasses look up their annotations.
     names: dict[str, Any] = {"__name__": rwkv.__name__}
     exec(compile(source, "mi_ref/rwkv.py rewritten", "exec"), names)
     found: Callable[..., rwkv.Passed] = names["run_layers"]
@@ -77,7 +77,7 @@ def _run_layers(passages: tuple[tuple[str, str], ...]) -> Callable[..., rwkv.Pas
 
 @dataclass(frozen=True)
 class Position:
-    """What one position brings to the recurrence, as columns, and its value as a row."""
+    """The terms of one position in the recurrence, as columns, and its value as a row."""
 
     r: Any
     k: Any
@@ -87,7 +87,7 @@ class Position:
     strength: Any
 
     def updated(self, state: Any) -> Any:
-        """Return the state after this position, rightly."""
+        """Return the correct state after this position."""
         after = self.decay * state + self.k * self.v
         if self.removal is None:
             return after
@@ -110,7 +110,7 @@ def by_token(
         Gets the states before and after a position, and returns the one that it reads; None for
         the right one of each version.
     scale : float
-        Multiplies what is read.
+        Multiplies the read value.
     """
 
     def recurrence(r: Any, k: Any, v: Any, decay: Any, removal: Any, state: Any) -> Any:

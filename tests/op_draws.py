@@ -1,4 +1,4 @@
-"""Arguments of every operation for hypothesis to draw, in every memory order."""
+"""Arguments of every operation, drawn by hypothesis in every memory order."""
 
 from __future__ import annotations
 
@@ -135,6 +135,6 @@ OPTIONS: dict[str, Callable[[Draw], dict[str, Any]]] = {
     "softmax": flags("overwrite"),
     "attention_pattern": flags("overwrite"),
     "attention_scores": attention_options(0.3),
-    # Great scores would only amplify their own rounding.
+    # Large scores would only amplify their own rounding.
     "attention": attention_options(0.002),
 }

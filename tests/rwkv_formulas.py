@@ -1,7 +1,7 @@
-"""What a hook point of RWKV is by the points before it and the weights, in plain NumPy.
+"""RWKV's hook points, computed from the points before them and the weights, in plain NumPy.
 
-Every formula takes what was captured, edits included, and gives what the next point has to hold,
-so that an edit is seen to act where it was made and to be read by what follows.
+Every formula takes the captured values, edits included, and returns the next point's value, which
+shows that an edit acts where it was made and that later points read it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def layer_norm(x: Any, eps: float) -> tuple[Any, Any]:
 def by_token(
     r: Any, decay: Any, writes: Any, removal: tuple[Any, Any] | None, start: Any, own: Any = 0.0
 ) -> tuple[Any, Any]:
-    """Return what every position reads and the state after each, token by token.
+    """Return each position's read and the state after it, token by token.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def by_token(
     start : Array
         ``[batch, head, d_key, d_value]``.
     own : Array
-        What RWKV-6 reads of the position itself.
+        RWKV-6's read of the position itself.
     """
     reads, states = np.zeros_like(writes[..., 0, :]), np.zeros_like(writes)
     for row, head in np.ndindex(writes.shape[0], writes.shape[2]):
@@ -70,7 +70,7 @@ def by_token(
 
 
 class Pass:
-    """All that one run captured, on the host, and what each point has to be.
+    """Everything one run captured, on the host, and the expected value of each point.
 
     Parameters
     ----------
@@ -101,12 +101,12 @@ class Pass:
         return isinstance(self.model.params.layers[n].attn, TimeMix7Params)  # type: ignore[union-attr]
 
     def start(self, n: int) -> Any:
-        """Return the matrices that a layer was handed."""
+        """Return the state that a layer received."""
         state = self[at.rwkv_state[n]]
         return np.zeros_like(state[:, 0]) if self.state is None else self.host(self.state[n].wkv)
 
     def formulas(self) -> Iterator[Formula]:
-        """Yield every point but the embedding, with what it has to hold."""
+        """Yield every point except the embedding, with its expected value."""
         model = self.model
         x, first = self[at.embed], model.params.ln_embed
         if first is not None and model.cfg.ln_embed is not None:

@@ -1,4 +1,4 @@
-"""What the tests of RWKV run: cases, prompts, states that other tokens left, uneven edits."""
+"""Inputs for the tests of RWKV: cases, prompts, states of other tokens, uneven edits."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ BOUND = 1e-12
 
 
 def state_of(run: Run) -> State:
-    """Return what a run's last tokens handed on."""
+    """Return the state after a run's last tokens."""
     assert run.state is not None
     return run.state
 
 
 def handed(model: Model, batch: int) -> State:
-    """Return a state that some other tokens left, another in each row."""
+    """Return the state after some other tokens, different in each row."""
     return state_of(model.run([[7 + row, 21, 2, 30 - row] for row in range(batch)]))
 
 
 def same_state(run: Run, other: Run, what: str = "") -> None:
-    """Compare what two runs hand on, bit by bit."""
+    """Compare the states of two runs, bit by bit."""
     host = run.backend.to_host
     assert list(state_of(run).layers) == list(state_of(other).layers)
     for n, part in state_of(run).layers.items():
@@ -47,7 +47,7 @@ def uneven(shape: tuple[int, ...], seed: int = 0) -> Any:
 
 
 def times(factors: Any, model: Model) -> Callable[[Any, Hook], Any]:
-    """Return an edit that multiplies, the state too, which passes position by position."""
+    """Return an edit that multiplies, including the state, which it gets position by position."""
 
     def edit(x: Any, hook: Hook) -> Any:
         here = factors if hook.pos is None else factors[:, hook.pos : hook.pos + 1]

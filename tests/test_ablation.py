@@ -1,4 +1,4 @@
-"""Ablations: each against the same done by hand, and their references, draws and refusals."""
+"""Ablations compared with edits made by hand; their references, draws and errors."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ def test_without_another_token_the_targets_logit_is_followed(model: Model) -> No
 
 
 def test_kl_is_not_clamped_where_a_prediction_is_destroyed(load: Load) -> None:
-    """candle-mi leaves out what has a probability below 1e-10 in either prediction."""
+    """candle-mi drops tokens with a probability below 1e-10 in either prediction."""
     plain = load("llama2", mi_ref.get_backend("numpy"), "float64")
     sure = Linear(plain.params.unembed.weight * 100, None)
     model = replace(plain, params=replace(plain.params, unembed=sure))

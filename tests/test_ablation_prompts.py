@@ -1,4 +1,4 @@
-"""Ablations over many prompts: each as on that prompt alone, their means, draws and refusals."""
+"""Ablations over many prompts compared with single prompts; their means, draws and errors."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_table_record_and_pictures(atlas: Model, tmp_path: Path) -> None:
 
 
 def test_what_a_head_is_needed_for_and_what_it_carries(atlas: Model) -> None:
-    """Head 0.4 is alike for all countries; 3.6 and 3.7 bring the capital, and others can too."""
+    """Head 0.4 is similar for all countries; 3.6 and 3.7 carry the capital, and others can too."""
     prompts = [f"The capital of {country} is" for country in example.COUNTRIES]
     zero, mean, resample = (
         {

@@ -1,4 +1,4 @@
-"""Ablations are sweeps: batched, spread over workers and resumed they stay what they are."""
+"""Ablations are sweeps: batches, workers and resuming do not change their results."""
 
 from __future__ import annotations
 

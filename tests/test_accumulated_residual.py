@@ -73,7 +73,7 @@ def test_both_logits_end_at_the_models_own(golden: GoldenCase, model: Model) -> 
 
 
 def test_steps_are_the_parts(golden: GoldenCase, model: Model) -> None:
-    """Each stage has more than the one before exactly what was written between them."""
+    """Each stage exceeds the previous one by exactly what was written between them."""
     ids = golden.tokens[0]
     found = accumulated_residual(model, ids, 7, 9, positions=None)
     parts = residual_decomposition(model, ids, positions=None)

@@ -111,8 +111,8 @@ def test_on_every_array_library(
 def test_only_the_chosen_position_is_replaced(load: Callable[[str, Backend, str], Model]) -> None:
     """candle-mi replaces the whole tensor, which resets every other position to the source's.
 
-    There every cell of layer 0 would recover all; here only the position that differs does, and
-    the last layer's last position is the prediction itself.
+    There every cell of layer 0 would recover everything; here only the differing position does,
+    and the last layer's last position is the prediction itself.
     """
     model = exact(load, "llama2")
     metric = LogProbability(token(model, 7))

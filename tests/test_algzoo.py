@@ -1,4 +1,4 @@
-"""AlgZoo's networks compute what was recorded of them, and files that hold none are refused."""
+"""AlgZoo's networks reproduce recorded values, and files without a network are refused."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_recorded_outputs(
     network = load(name, dtype=dtype, backend=backend)
     out = network.logits(inputs)
     assert out.dtype == backend.dtype(dtype)
-    # Of float32 runs, so float64 is not nearer to them.
+    # Recorded in float32, so float64 is not closer to them.
     assert worst(backend.to_host(out), wanted) < 1e-6
 
 

@@ -1,4 +1,4 @@
-"""Where AlgZoo's RNNs are linear, and as which matrix; and their weights without a scale."""
+"""The linear regions of AlgZoo's RNNs with their matrices; weights without a scale."""
 
 from __future__ import annotations
 
@@ -75,22 +75,22 @@ def test_the_regions_of_a_random_network(seed: int) -> None:
 
 
 def test_regions_of_networks_known_by_construction() -> None:
-    # relu(x1) and relu(-x1): step one is not heard, so two half planes.
+    # relu(x1) and relu(-x1): step one has no effect, so two half planes.
     halves = regions(Rnn(np.array([1.0, -1.0]), NONE, EYE))
     assert [(region.start, region.width) for region in halves] == [(0.0, 180.0), (180.0, 180.0)]
-    # Nobody listens, or nobody hears: zero everywhere.
+    # No output weights, or no input weights: zero everywhere.
     for network in (Rnn(np.array([1.0, -1.0]), EYE, NONE), Rnn(np.zeros(2), EYE, EYE)):
         (whole,) = regions(network)
         assert whole.width == 360.0
         assert numbers(whole) == [[0, 0], [0, 0]]
-    # One neuron hears no input but what the other held: relu(x0), and nothing for negative x0.
+    # One neuron reads only the other's value: relu(x0), and zero for negative x0.
     relayed = regions(Rnn(np.array([1.0, 0.0]), np.array([[0.0, 0.0], [1.0, 0.0]]), EYE[1:]))
     assert [region.start for region in relayed] == [270.0, 90.0]
     assert list(map(numbers, relayed)) == [[[1, 0]], [[0, 0]]]
 
 
 def test_no_region_is_too_narrow() -> None:
-    # One neuron hears the other with a weight of 1e-12: a sector of 1e-12 radians below 0 degrees.
+    # One neuron reads the other with a weight of 1e-12: a sector of 1e-12 radians below 0 degrees.
     faint = np.array([[0.0, 0.0], [1e-12, 0.0]])
     narrow = regions(Rnn(np.array([1.0, 1.0]), faint, EYE))
     assert [round(region.start, 6) % 360 for region in narrow] == [0, 0, 90, 180]
@@ -118,7 +118,7 @@ def test_a_pattern_has_a_map_that_gives_the_logits(backend: Backend) -> None:
 def test_a_map_is_the_sum_over_open_paths() -> None:
     network, on = m22(), ((True, False), (True, True))
     w_ih, w_hh, w_oh = network.W_ih, network.W_hh, network.W_oh
-    # Of the first number what neuron 0 hands on, of the second what both hear.
+    # From the first number, neuron 0's value; from the second, what both neurons read.
     wanted = np.stack([w_oh @ (w_hh[:, 0] * w_ih[0]), w_oh @ w_ih], axis=1)
     np.testing.assert_allclose(linear_map(network, on), wanted, rtol=1e-14)
     with pytest.raises(ShapeError, match=r"\[step, 2 neurons\].*not \(1, 3\)"):
@@ -181,7 +181,7 @@ def test_roles_of_neurons_made_for_them() -> None:
     w_hh = np.zeros((5, 5))
     w_hh[2, :2] = -1.0, 1.0  # relu(x1 - relu(x0) + relu(-x0)) = relu(x1 - x0)
     w_hh[3, 0] = -1.0  # relu(x1 - relu(x0)): how much x1 raises the maximum above zero
-    w_hh[4, 0] = 1.0  # relu(x0), which no reference is
+    w_hh[4, 0] = 1.0  # relu(x0), which matches none of the references
     network = Rnn(np.array([1.0, -1.0, 1.0, 1.0, 0.0]), w_hh, np.ones((2, 5)))
     x = np.random.default_rng(0).normal(size=(5000, 2))
     roles = probe(network, x)
@@ -203,7 +203,7 @@ def test_a_constant_neuron_has_no_role() -> None:
     assert first.name == "constant"
     assert {value for _, value in first.correlations} == {0.0}
     assert second.name == "recent input"
-    # One input again and again: the mean of equal numbers is not always that number.
+    # One input repeated: the mean of equal numbers is not always that number.
     for role in probe(m22(), [[0.1, 0.3]] * 7):
         assert role.name == "constant"
         assert {value for _, value in role.correlations} == {0.0}
@@ -235,7 +235,7 @@ def test_correlations_are_pearsons(backend: Backend) -> None:
 
 
 def test_every_pattern_that_the_plane_has_is_met() -> None:
-    """All sign patterns of M(2,2): those of its regions are all that inputs can meet."""
+    """Inputs can meet only those sign patterns of M(2,2) that its regions have."""
     maps = {
         pattern: linear_map(m22(), pattern)
         for pattern in product(product((False, True), repeat=2), repeat=2)

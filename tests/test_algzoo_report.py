@@ -1,4 +1,4 @@
-"""One call, or one command, tells everything about a network of AlgZoo's."""
+"""One call, or one command, reports everything about one of AlgZoo's networks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_report_on_a_transformer(backend: Backend) -> None:
     assert np.shape(found.attention) == (2, 4, 4)
     np.testing.assert_allclose(np.sum(found.attention, axis=-1), 1.0, rtol=1e-5)
     assert (found.standard, found.patterns, found.roles, found.regions) == (None, None, (), ())
-    # How often each length comes is no secret: 60 of 256 are permutations of one cycle, or longer.
+    # The frequencies of the lengths are known: 60 of 256 are permutations of one cycle, or longer.
     assert found.surprise is not None
     assert found.surprise.frequencies < found.surprise.guessing == 512.0
     assert found.surprise.break_even == pytest.approx(2816.0, rel=1e-5)

@@ -57,7 +57,7 @@ def test_the_transformer_is_right_about_all_256_functions() -> None:
     found = score(CYCLE, task, x)
     assert isinstance(found, ClassScore)
     assert (found.right, found.count) == (256, 256)
-    # A class is a length less 1: taken as the length itself none is right.
+    # A class is a length minus 1: if read as the length itself, no answer is right.
     lengths = np.array([recorded_longest_cycle(f) for f in x.tolist()])
     assert not np.any(CYCLE.logits(x).argmax(axis=1) == lengths)
 
@@ -172,7 +172,7 @@ def test_ablation_of_m22() -> None:
     assert [cut.parts for cut in (first, second, both)] == [(0,), (1,), (0, 1)]
     assert first.score.quality == pytest.approx(0.853, abs=0.005)
     assert second.score.quality == pytest.approx(0.5, abs=0.01)
-    # Nothing left: equal logits, of which the first counts, and one bit to be learnt.
+    # No weights left: equal logits, of which the first counts, and a surprise of one bit.
     assert isinstance(both.score, ClassScore)
     assert both.score.surprise == pytest.approx(1.0, rel=1e-12)
     assert both.score.right == int(np.sum(x[:, 0] < x[:, 1]))

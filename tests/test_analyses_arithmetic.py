@@ -1,4 +1,4 @@
-"""What analyses say of models of every kind, against arithmetic of its own on what runs captured.
+"""Analyses on models of every kind, compared with separate arithmetic on captured values.
 
 Norms after attention and MLPs, parallel blocks, experts, windows, soft-caps, recurrence.
 """

@@ -1,7 +1,6 @@
-"""Every analysis on a model of every family: an answer, or why this kind of model has none.
+"""Every analysis on a model of every family: an answer, or the reason why there is none.
 
-Which combinations are refused stands in `REFUSED`: a new refusal fails, and so does an answer where
-there was none.
+`REFUSED` lists the combinations that are refused: a new refusal fails, and so does a new answer.
 """
 
 from __future__ import annotations
@@ -77,7 +76,7 @@ def exact(load: Load, case: str) -> Model:
 
 
 def check(found: Any, folder: Path) -> None:
-    """Hold a result to what every one promises: a table, strict JSON, numbers."""
+    """Check what every result promises: a table, strict JSON, numbers."""
     if isinstance(found, analysis.Calibration):
         found = np.asarray([found.source, found.target])
     if isinstance(found, np.ndarray | tuple):

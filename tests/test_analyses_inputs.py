@@ -1,6 +1,6 @@
-"""What users hand to analyses: numbers of NumPy, masks, ranges; and what cannot be meant.
+"""Inputs of analyses: NumPy numbers, masks, ranges, and meaningless values.
 
-Every way to say the same gives the same record; what means nothing is refused in our own words.
+Every spelling of the same input gives the same record; a meaningless one gives a clear error.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def told(load: Load, call: str, **changed: Any) -> str:
 
 
 def size_of(load: Load, call: str, name: str) -> int:
-    """Return how many there are of what an analysis is given places of."""
+    """Return the number of places that an analysis can be given."""
     cfg = load("rwkv7" if call.startswith(RECURRENT) else "llama2", NUMPY, "float64").cfg
     if name == "layers" or (call, name) == ("residual_decomposition", "neurons"):
         return cfg.n_layers
@@ -70,11 +70,11 @@ def test_places_can_be_said_in_many_ways(load: Load, call: str, name: str) -> No
 def test_what_is_no_place_is_refused(load: Load, call: str, name: str) -> None:
     size = size_of(load, call, name)
     outside = ([size], [-size - 1], size, [0, size], np.array([size]), [True], [True] * (size + 1))
-    # No layer's neurons is a choice.
+    # An empty choice of layers for the neurons is valid.
     nothing = [] if (call, name) == ("residual_decomposition", "neurons") else [[], slice(2, 2)]
     for wrong in (*outside, *nothing, True, 1.0, [1.5], np.array([1.0]), "x", [None], [[0, 1]],
                   np.array([[0, 1]]), [True, 1]):  # fmt: skip
-        # A subject may be text, which these prompts are not.
+        # A subject may be text, but these prompts are token ids.
         with pytest.raises((ArgumentError, HookError, ShapeError, TokenError)):
             ask(load, call, **{name: wrong})
 
@@ -83,7 +83,7 @@ def test_what_is_no_place_is_refused(load: Load, call: str, name: str) -> None:
 def test_one_place_is_one(load: Load, call: str, name: str) -> None:
     size = 2 if name == "layer" else len(IDS)
     plain = told(load, call, **{name: 1})
-    # Prompts of a sweep differ in length: it keeps what counts from their ends.
+    # Prompts of a sweep differ in length: it keeps positions that count from the end.
     for same in (np.int64(1), np.array(1), *([] if call == "sweep" else [1 - size])):
         assert told(load, call, **{name: same}) == plain, same
     # Some analyses choose a layer themselves.
@@ -131,7 +131,7 @@ def test_a_prompt_of_one_token_gives_numbers_or_a_reason(load: Load, call: str) 
     names = [name for name in PROMPTS if name in CALLS[call]]
     one: dict[str, Any] = {name: [3 + n] for n, name in enumerate(names)}
     if call in ("attention_knockout", "causal_tracing", "knockout_grid"):
-        # It would be left with nothing to look at, or lies before the subject.
+        # It would have no key left to look at, or lies before the subject.
         with pytest.raises((ArgumentError, HookError, ShapeError)):
             told(load, call, **one)
     else:

@@ -1,4 +1,4 @@
-"""The bundled recurrent model knows what the README says, measured on the shipped files."""
+"""The bundled recurrent model knows what docs/families.md claims, measured on the shipped files."""
 
 from __future__ import annotations
 

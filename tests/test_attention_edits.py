@@ -1,4 +1,4 @@
-"""Edits of attention edges against plain NumPy: cut, scaled and set; never a look ahead."""
+"""Edits of attention edges compared with plain NumPy: cut, scaled and set, never a later key."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def plain(load: Any) -> Model:
 
 
 def direct(edit: Any, x: Any) -> Any:
-    """Call an intervention on an array of one's own."""
+    """Call an intervention on a given array."""
     n_pos = x.shape[-1]
     hook = Hook("pattern", 0, at.pattern[0], None, n_pos, None, get_backend("numpy"))
     return edit(np.asarray(x, dtype=np.float64), hook)
@@ -101,7 +101,7 @@ def test_scaled_edges(
 
 @pytest.mark.parametrize("case", CASES)
 def test_set_value_gives_no_weight_to_future_tokens(case: str, backend: Backend, load: Any) -> None:
-    """candle-mi's SetValue shares what is left among all columns, the masked future ones too."""
+    """candle-mi's SetValue shares the rest among all columns, including masked later ones."""
     model: Model = load(case, backend, "float64")
     scores, before = seen(model, [])
     edit = do.set_pattern(0.125, slice(2, None), [1, 2])

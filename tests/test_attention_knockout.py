@@ -1,4 +1,4 @@
-"""Attention knockout: against patterns renormalised by hand, and as a grid."""
+"""Attention knockout compared with patterns renormalised by hand, and as a grid."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_a_row_cut_whole_is_refused_and_never_nan(atlas: Model) -> None:
 
 
 def test_a_target_is_one_token(atlas: Model) -> None:
-    """candle-mi follows the last piece of a word, whatever the others are."""
+    """candle-mi follows the last piece of a word and ignores the others."""
     with pytest.raises(TokenError):
         attention_knockout(atlas, PROMPT, target=" Parisians")
     assert attention_knockout(atlas, PROMPT, target=" Rome").target.token == " Rome"

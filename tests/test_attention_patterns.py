@@ -1,4 +1,4 @@
-"""Attention patterns: every number against the captured pattern, their table, record and plot."""
+"""Attention patterns compared with the captured pattern; their table, record and plot."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_layer_by_layer_is_one_pass_bit_for_bit(
     host = model.backend.to_host
     for layer, pattern in passed:
         assert (host(pattern) == host(run[at.pattern[layer]])).all()
-    # With layers left out, what lies between still runs.
+    # The layers between the selected ones still run.
     found = attention_patterns(model, IDS, layers=[-1], heads=[1, -1])
     alone = host(model.run(IDS, capture=[at.pattern[-1]])[at.pattern[-1]])[0]
     # One prompt of two is the prompt alone to rounding: a product of more rows may add otherwise.

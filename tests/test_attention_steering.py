@@ -1,4 +1,4 @@
-"""Doses of attention: against patterns scaled by hand; calibration and interpolation."""
+"""Attention dose-responses compared with patterns scaled by hand; calibration, interpolation."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_every_dose_is_the_pattern_changed_by_hand(
 
 
 def test_nothing_is_given_to_later_tokens(load: Callable[[str, Backend, str], Model]) -> None:
-    """candle-mi's SetValue spreads what it takes from an edge over all columns, future ones too."""
+    """candle-mi's SetValue spreads an edge's weight over all columns, including later ones."""
     model = load("llama2", mi_ref.get_backend("numpy"), "float64")
     layer, query, key, weight = 1, 3, 3, 0.01
     own = np.asarray(model.run(IDS, capture=[at.pattern[layer]])[at.pattern[layer]])[0]

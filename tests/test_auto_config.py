@@ -1,4 +1,4 @@
-"""Models of unknown type: read where their files leave no doubt, refused with reasons elsewhere."""
+"""Models of unknown type: loaded if their files are unambiguous, otherwise refused with reasons."""
 
 from __future__ import annotations
 

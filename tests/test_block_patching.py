@@ -1,4 +1,4 @@
-"""Block patching and factual routing: against runs made by hand, and on the bundled model."""
+"""Block patching and factual routing compared with hand-made runs, and on the bundled model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def exact(load: Callable[[str, Backend, str], Model], case: str) -> Model:
 
 
 def patched(model: Model, layers: Any, pos: Any, base: Any, other: Any, **options: Any) -> Any:
-    """Run `base` with the streams of `other` put in place at one position, layer by layer."""
+    """Run `base` with the streams of `other` at one position, layer by layer."""
     donor = model.run(other, capture=[at.resid_post[:]])
 
     def patch(x: Any, hook: Any) -> None:
@@ -58,8 +58,8 @@ def test_every_cell_is_the_patch_made_by_hand(
 def test_every_layer_of_the_block_is_patched_and_no_other_position(atlas: Model) -> None:
     """candle-mi replaces whole tensors, so that only a block's last layer counts.
 
-    Then the block 0-3 at one position would be as good as layer 3 alone, and every position, the
-    first of all, would turn the answer or none would.
+    Then the block 0-3 at one position would equal layer 3 alone, and either every position, even
+    the first, would turn the answer, or none would.
     """
     whole = block_patching(atlas, FRANCE, ITALY, block_size=4, positions=[1, 4])
     last = block_patching(atlas, FRANCE, ITALY, block_size=1, positions=[1, 4])

@@ -1,4 +1,4 @@
-"""Causal tracing: against runs made by hand, its noise, and what it finds in the bundled model."""
+"""Causal tracing compared with hand-made runs, its noise, and its findings in the bundled model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Places in a line: wrapping, counting, and a helix that was planted and has to be found."""
+"""Places in a line: wrapping, counting, and finding a planted helix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chats become the text and the ids that HuggingFace gives, or a refusal that says why."""
+"""Chats give HuggingFace's text and ids, or an error that says why not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Templates are programs of strangers: what they may not do, and what is said of their mistakes."""
+"""Chat templates are untrusted programs: what they may not do, and the errors for their faults."""
 
 from __future__ import annotations
 

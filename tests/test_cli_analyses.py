@@ -1,4 +1,4 @@
-"""The commands that ask a model something: what they print, write and refuse."""
+"""Commands that run a model: what they print, write and refuse."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_a_command_prints_what_the_analysis_found(
     missing = [text for text in decimals("\n".join(lines[3:])) if not is_in(text, written)]
     assert missing == []
     if isinstance(found, Result):
-        # A steering vector goes along with what it does.
+        # The record of a steering sweep includes its vector.
         assert {key: record[key] for key in found.record()} == json.loads(
             json.dumps(found.record())
         )

@@ -1,4 +1,4 @@
-"""Every example that a command's help shows works as it is printed, offline."""
+"""Every example in a command's help works as printed, offline."""
 
 from __future__ import annotations
 

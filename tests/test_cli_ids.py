@@ -1,4 +1,4 @@
-"""``--ids``: commands on models without a tokenizer, and prompts that no text gives."""
+"""``--ids``: commands on models without a tokenizer, and prompts that no text produces."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_ids_are_what_the_text_is(capsys: Capsys, text: list[str], ids: list[str
 
 
 def test_every_option_of_text_is_known() -> None:
-    """An option that is forgotten would hand text to a model that has no tokenizer."""
+    """A missing option would pass text to a model without a tokenizer."""
     (commands,) = (a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
     met = {
         action.dest

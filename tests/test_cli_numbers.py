@@ -1,4 +1,4 @@
-"""Every number that a command prints is in its JSON, or follows from what is there."""
+"""Every number that a command prints is in its JSON, or follows from numbers there."""
 
 from __future__ import annotations
 

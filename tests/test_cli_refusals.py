@@ -1,4 +1,4 @@
-"""What the commands that ask a model something refuse, and how they say so."""
+"""Errors of the commands that run a model."""
 
 from __future__ import annotations
 

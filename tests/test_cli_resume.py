@@ -1,4 +1,4 @@
-"""Sweeps of real processes, killed and interrupted half way: gone on with, they are the same."""
+"""Sweeps in real processes, killed and interrupted half-way, give the same result when resumed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ STARTED, PATIENCE, TRIES = 20, 120, 5
 
 
 def start(folder: Path, command: list[str], name: str) -> subprocess.Popen[str]:
-    """Start a sweep, cell by cell, that keeps what it finished in `name`.jsonl."""
+    """Start a sweep, cell by cell, that writes finished cells to `name`.jsonl."""
     kept = ["--rows", "1", "--resume", f"{name}.jsonl", "--json", f"{name}.json"]
     return subprocess.Popen(
         [sys.executable, "-m", "mi_ref", *command, *kept],
@@ -42,7 +42,7 @@ def stopped(folder: Path, command: list[str], name: str, how: signal.Signals) ->
             out, err = process.communicate(timeout=PATIENCE)
         if not out:
             return process.returncode, err
-        # On a busy machine it may be through before it is this test's turn.
+        # On a busy machine the sweep may finish before this test runs again.
         for path in folder.glob(f"{name}.*"):
             path.unlink()
     raise AssertionError("it ended each time before it could be stopped")

@@ -1,4 +1,4 @@
-"""What differs between two runs: against log-probabilities computed apart from the library."""
+"""Differences between two runs, compared with log-probabilities computed outside the library."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_each_row_and_position_is_compared_alone(tiny: Model, row: int, position
 def test_a_destroyed_prediction_costs_what_it_costs(
     load: Callable[[str, Backend, str], Model],
 ) -> None:
-    """candle-mi leaves out what has a probability below 1e-10, so that this would be near 0."""
+    """candle-mi drops tokens with a probability below 1e-10, so that this would be near 0."""
     model = load("llama2", mi_ref.get_backend("numpy"), "float64")
     before = model.run(ROWS[0], edits=[(at.ln_final_normalized, do.scale(400.0))])
     after = model.run(ROWS[0], edits=[(at.ln_final_normalized, do.scale(-400.0))])

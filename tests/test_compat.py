@@ -1,4 +1,4 @@
-"""``compat="candle-mi"``: that program's deviations on request, visible wherever a result is."""
+"""``compat="candle-mi"``: candle-mi's deviations on request, recorded in every result."""
 
 from __future__ import annotations
 

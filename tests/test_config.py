@@ -1,4 +1,4 @@
-"""The config fence: every key read, inert or refused, and real checkpoints' files as they stand."""
+"""The config fence: every key is read, inert or refused; real checkpoints' files load unchanged."""
 
 from __future__ import annotations
 

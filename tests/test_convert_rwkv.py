@@ -1,6 +1,6 @@
-"""RWKV checkpoints of BlinkDL's converted: what is written, faulty files, the command.
+"""Conversion of BlinkDL's RWKV checkpoints: the written files, faulty files, the command.
 
-What needs torch is skipped without it.
+Tests that need torch are skipped without it.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def test_numbers_and_dtypes_stay(save: Any, tmp_path: Path, version: int) -> Non
 
 
 def test_the_library_reads_what_was_written(save: Any, tmp_path: Path, torch: Any) -> None:
-    """The file is written here, tensor by tensor; safetensors must find no fault with it."""
+    """The converter writes the file itself, tensor by tensor; safetensors must accept it."""
     from safetensors.torch import load_file
 
     path, tensors = save(x070())
@@ -120,7 +120,7 @@ def test_nothing_half_done_is_left(
 
 
 class Hidden:
-    """Makes a folder when it is unpickled by anyone who does not look."""
+    """Makes a folder when it is unpickled without checks."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""What an RWKV file of BlinkDL's says by its names and shapes: its places, config and faults."""
+"""What the names and shapes of BlinkDL's files determine: places, config and faults."""
 
 from __future__ import annotations
 

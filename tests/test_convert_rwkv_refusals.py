@@ -1,4 +1,4 @@
-"""RWKV pickles where a checkpoint is needed, and conversions that stop before they read one."""
+"""RWKV pickles in place of a checkpoint, and conversions that stop before they read one."""
 
 from __future__ import annotations
 

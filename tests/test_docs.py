@@ -1,4 +1,4 @@
-"""The pages in docs run as printed, print what they show, and name what there is."""
+"""The pages in docs run, print the output they show, and name every part of the library."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from pathlib import Path
 from types import FunctionType
 
 import pytest
+from test_cli_examples import parsers
 from test_readme import assert_same
 
 from docs.make_outputs import outputs
+from golden.report import case_rows
 from mi_ref import analysis, do
+from mi_ref.families import FAMILIES
+from mi_ref.testing import golden_cases
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -21,7 +25,7 @@ def test_a_page_runs_and_prints_what_it_shows(page: Path) -> None:
     found = list(outputs(page))
     assert len(found) == page.read_text(encoding="utf-8").count("<!-- run -->") > 0
     for block, printed in found:
-        assert_same(printed, block[2] or "")
+        assert_same(printed, block["shown"] or "")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -29,6 +33,28 @@ def test_every_file_that_a_page_names_is_there(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+def test_the_table_of_golden_models_has_every_family_and_case() -> None:
+    text = (DOCS / "proof.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \| [\d.e-]+ \| [\d.e-]+ \|$", text, re.M))
+    found: dict[str, list[str]] = {family: [] for family in FAMILIES}
+    for case in golden_cases(DOCS.parent / "golden"):
+        found[case.manifest["family"]].append(case.name)
+    assert rows == {family: ", ".join(names) for family, names in found.items()}
+
+
+def test_the_table_of_checkpoints_has_every_family() -> None:
+    text = (DOCS / "families.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ", text, re.M)
+    assert sorted(re.findall(r"`(\w+)`", " ".join(rows[1:]))) == sorted(FAMILIES)
+
+
+def test_every_command_has_its_words() -> None:
+    text = (DOCS / "command-line.md").read_text(encoding="utf-8").partition("<!-- run -->")[0]
+    cells = " ".join(re.findall(r"^\| (`mi-ref .*?) \| ", text, re.M))
+    named = {code.removeprefix("mi-ref ").split()[0] for code in re.findall(r"`([^`]+)`", cells)}
+    assert named >= set(parsers())
 
 
 def test_every_analysis_has_its_words_and_its_call() -> None:
@@ -63,3 +89,9 @@ def test_every_defect_of_candle_mi_has_tests_that_there_are() -> None:
     for defect, named in rows:
         for test in re.findall(r"`(.+?)`", named):
             assert test in sources or any(f"def {test}(" in s for s in sources.values()), defect
+
+
+def test_the_table_of_golden_cases_is_the_one_printed() -> None:
+    golden = DOCS.parent / "golden"
+    table = "\n".join(case_rows(golden_cases(golden)))
+    assert f"\n\n{table}\n\n" in (golden / "README.md").read_text(encoding="utf-8")

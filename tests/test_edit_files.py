@@ -1,4 +1,4 @@
-"""Experiments in files: what comes back is what was saved, or there is an error."""
+"""Experiments in files: loading returns what was saved, or raises an error."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def test_a_value_of_the_state_may_have_one_entry_for_each_position(
     ],
 )
 def test_positions_that_are_pads_alone_are_refused(model: Model, edit: Any, side: Any) -> None:
-    """The last column is no last token of a shorter row: in silence its edit would be lost."""
+    """The last column is not a shorter row's last token: its edit would be lost silently."""
     said = r"nothing but pads there: row 1 has its tokens in [02] to [24]\. Pad on the other side"
     with pytest.raises(HookError, match=said):
         model.run(RAGGED, edits=[edit], padding_side=side)

@@ -1,4 +1,4 @@
-"""Each example runs offline on the bundled model and finds what is there."""
+"""Each example runs offline on the bundled model and gives the known findings."""
 
 from __future__ import annotations
 

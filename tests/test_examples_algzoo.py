@@ -1,4 +1,4 @@
-"""The examples on AlgZoo run offline and find what is there."""
+"""The examples on AlgZoo run offline and give the known findings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The analyses' examples find what is there, draw it, and print what their README shows."""
+"""The analyses' examples give the known findings, draw them, and print what their README shows."""
 
 from __future__ import annotations
 

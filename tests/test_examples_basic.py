@@ -1,4 +1,4 @@
-"""The examples that show one thing each: they run offline and find what is there."""
+"""The basic examples run offline and give the known findings."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_generate_writes_the_likeliest_tokens(
     while len(ids) < start + generate.COUNT:
         ids.append(int(np.argmax(model.run(ids).logits_at(-1))))
     written = generate.main(name)
-    ways = ["reading all anew", "from the state"][: 1 + model.cfg.recurrent]
+    ways = ["from the whole text", "from the state"][: 1 + model.cfg.recurrent]
     assert written == dict.fromkeys(ways, ids[start:])
     assert capsys.readouterr().out.count("' Paris.<|eos|>") == len(ways)
 

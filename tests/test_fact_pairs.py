@@ -1,4 +1,4 @@
-"""Pairs of prompts: which fit, what is said of those that do not, and how files are read."""
+"""Pairs of prompts: which fit, the errors for those that do not, and how files are read."""
 
 from __future__ import annotations
 

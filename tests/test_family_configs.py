@@ -1,4 +1,4 @@
-"""Every family that attends: HuggingFace's defaults, and what its config may not say."""
+"""Every family with attention: HuggingFace's defaults, and refused config values."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_absent_keys_are_huggingface_defaults(family: str) -> None:
 
 
 def test_every_family_has_its_defaults_tested() -> None:
-    """Those of recurrent families are no classes of transformers: tests/test_rwkv_family.py."""
+    """Recurrent families have no class in transformers: see tests/test_rwkv_family.py."""
     attending = {family for family in FAMILIES if not parse(family).recurrent}
     assert attending - set(DEFAULTS) == {"llama"}
 

@@ -1,4 +1,4 @@
-"""Sites that a family lacks, in all layers or in some, and why."""
+"""Sites that a family lacks, in all layers or in some, and the reasons."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ TOLERANCE = {"float64": 1e-12, "float32": 5e-6}
 
 
 def compare(model: mi_ref.Model, case: GoldenCase, dtype: str) -> mi_ref.Run:
-    """Compare hook by hook in forward order: the first that fails names the mistake."""
+    """Compare hook by hook in forward order: the first failure points to the mistake."""
     run = model.run(case.tokens, capture=case.hooks)
     for hook in case.hooks:
         try:

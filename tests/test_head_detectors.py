@@ -1,4 +1,4 @@
-"""Kinds of heads: scores against loops over the captured pattern, and random repeated prompts."""
+"""Head scores compared with loops over the captured pattern; random repeated prompts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def found(atlas: Model) -> HeadScores:
 
 
 def keys_of(row: list[int], query: int, kind: str) -> set[int]:
-    """Return what a head of that kind looks at, from the words of its definition."""
+    """Return the keys that a head of that kind looks at, by its definition."""
     earlier = {key for key in range(query) if row[key] == row[query]}
     if kind == "previous_token":
         return {query - 1} & set(range(query))
@@ -76,7 +76,7 @@ def test_the_bundled_model_has_two_induction_heads(found: HeadScores) -> None:
     assert {str(first), str(second)} == {"3.0", "3.1"}
     assert second.score > 0.9
     assert third.score < 0.1
-    # They need heads below them that look at the token before.
+    # They need heads in earlier layers that look at the previous token.
     assert any(head.layer < 3 and head.score > 0.9 for head in found.of("previous_token"))
 
 

@@ -45,7 +45,7 @@ def same(model: Model, a: Any, b: Any) -> bool:
 def each(model: Model, points: list[Point]) -> list[Point]:
     """Return `points`, for tests that run once per point; a few of them on NumPy's variants.
 
-    There a run with all points at once has to show what differs.
+    There one run with all points has to show the differences.
     """
     variant = model.backend.name in ("numpy-readonly", "numpy-frozen-inputs", "array-api-strict")
     return points[:: 17 if variant else 1]
@@ -119,7 +119,7 @@ def test_an_edit_at_any_point_reaches_the_logits(structure: Model) -> None:
     plain = host(model.run(PROMPT).logits)
 
     def stretch(x: Any, hook: Hook) -> Any:
-        # Not all by the same: norms and softmax would hide a multiple or a sum.
+        # Not by one factor: norms and softmax would hide a multiple or a sum.
         rows, columns = (
             np.linspace(1.0, 2.0, n, dtype=np.float32) for n in x.shape[1 :: x.ndim - 2]
         )

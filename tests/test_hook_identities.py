@@ -1,4 +1,4 @@
-"""What hook points say of one another, in every structure: each identity in float64 rounding."""
+"""Identities between hook points, in every structure, to float64 rounding."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_one_head_by_result_and_by_z(exact: Model) -> None:
 
 
 def expert(model: Model, layer: int, number: int, x: Any) -> Any:
-    """Return what one expert, silu as both families have it, makes of `x`."""
+    """Return the output of one expert for `x`, with silu, as in both families."""
     host, w = model.backend.to_host, model.params.blocks[layer].mlp.experts[number]  # type: ignore[union-attr]
     assert w.gate is not None
     pre = x @ host(w.gate.weight).T

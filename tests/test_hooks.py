@@ -1,4 +1,4 @@
-"""Hooks as arguments of a call: what is refused before any compute, and what a call keeps."""
+"""Hooks as arguments of a call: errors before any compute, and the captures of a call."""
 
 from __future__ import annotations
 

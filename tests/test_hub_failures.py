@@ -1,4 +1,4 @@
-"""What is said when the Hub, the network or the cache does not give a whole checkpoint."""
+"""Errors when the Hub, the network or the cache does not give a whole checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding checkpoints on this machine: folders, faulty ones too, and the bundled models."""
+"""Finding checkpoints on this machine: folders, including faulty ones, and the bundled models."""
 
 from __future__ import annotations
 

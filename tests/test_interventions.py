@@ -1,4 +1,4 @@
-"""Interventions as data: each against plain NumPy, at every kind of site, wherever it may act."""
+"""Interventions compared with plain NumPy, at every kind of site, wherever they may act."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def direction_of(width: int) -> Any:
 
 
 def wanted(name: str, x: Any) -> tuple[Intervention, Any]:
-    """Return what makes an intervention, and what it must make of `x` where it acts."""
+    """Return the arguments of an intervention and its expected result on `x`."""
     value = direction_of(x.shape[-1])
     along = np.einsum("...d,d->...", x, value)[..., None] * value / (value @ value)
     return {
@@ -95,7 +95,7 @@ NAMES = ("replace", "add", "scale", "zero", "fill", "mean", "project_out", "appl
 def names_at(point: Point, turn: int) -> list[str]:
     """Return which interventions take their turn: all of them, over restrictions and sites."""
     if point.site is at.attn_scores:
-        return ["fill"]  # Of minus infinity most others make NaN.
+        return ["fill"]  # Most other interventions turn minus infinity into NaN.
     if point.site.axes[-1] == "1":
         return ["add", "scale", "fill", "mean"]  # A denominator must not be zero.
     return [NAMES[(turn + step) % len(NAMES)] for step in (0, 3)]

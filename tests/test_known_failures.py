@@ -1,8 +1,8 @@
-"""Failures that users of other tools reported, each of which a test here would see.
+"""Failures that users of other tools reported, each of which a test here would catch.
 
-Named are the tool and its thread. The many that other files hold are not repeated: hooks that never
-fire, names that nobody knows and errors inside hooks in tests/test_hooks.py, numbers that are not
-HuggingFace's in tests/test_golden.py, pads in tests/test_padding.py.
+Each docstring names the tool and its thread. Other files test many more: hooks that never fire,
+unknown names and errors inside hooks in tests/test_hooks.py, numbers that differ from HuggingFace's
+in tests/test_golden.py, pads in tests/test_padding.py.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def test_a_cached_run_takes_no_edit_away(model: Model) -> None:
 
 
 def test_what_was_never_computed_cannot_be_patched_in(model: Model) -> None:
-    """nnsight#143, #468: an experiment patched with a value that nobody had set, without a word."""
+    """nnsight#143, #468: an experiment silently patched with a value that was never set."""
     run = model.run(ROWS[0], capture=[at.embed])
     with pytest.raises(HookError, match=r"at\.resid_pre\[1\] was not captured.*model\.run\("):
         model.run(ROWS[0], edits={at.resid_pre[1]: run[at.resid_pre[1]]})
@@ -151,7 +151,7 @@ CALLS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def answer(name: str, model: Model, read: Callable[[str], Any], **bos: Any) -> Any:
-    """Return what an analysis finds in prompts given as `read` gives them, without their text."""
+    """Return an analysis's result for prompts as `read` gives them, without their text."""
     kind, options = CALLS[name]
     france, italy, spain = (read(f"The capital of{word} is") for word in COUNTRIES)
     prompts: Any = {
@@ -203,7 +203,7 @@ def test_every_analysis_hands_prepend_bos_on(name: str, atlas: Model, goose: Mod
 
 
 def test_a_model_and_its_activations_go_with_their_last_name(repository: Path) -> None:
-    """TransformerLens#290, nnsight#102, #538: what was dropped stayed in memory."""
+    """TransformerLens#290, nnsight#102, #538: released values stayed in memory."""
     model = mi_ref.from_pretrained(repository / "golden" / "llama2")
     run = model.run(ROWS, capture=["*"], edits=[(at.z[0], lambda x, hook: x * 2.0)])
     lens = analysis.logit_lens(model, ROWS[0])
@@ -243,7 +243,7 @@ def test_an_edit_acts_on_every_token_that_is_written(case: str, load: Load) -> N
 
 @pytest.mark.parametrize("case", ["llama2", "gemma2", "gpt2", "phi", "gpt-neox-parallel", "qwen3"])
 def test_a_head_is_the_same_head_in_every_family(case: str, backend: Backend, load: Load) -> None:
-    """pyvene#158: interventions on heads were right for GPT-2 alone, above all not for groups."""
+    """pyvene#158: interventions on heads were right only for GPT-2, and wrong for grouped heads."""
     model = load(case, backend, "float64")
     plain = model.run(ROWS[0], capture=[at.result[0], at.attn_out_raw[0]])
     parts, total = (host(model, plain[point]) for point in (at.result[0], at.attn_out_raw[0]))

@@ -1,4 +1,4 @@
-"""Which way the arrows point, read off the source: no family in the core, no library in it."""
+"""The direction of imports, read from the source: no family and no array library in the core."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ARITHMETIC = ("decoder", "ops", "attention_ops", "experts", "config", "hooks", "
                "recurrence_ops", "take_recurrent", "rows", "state",
                "state_taps", "steps", "inputs", "interventions", "compute", "origin", "identity",
                "weightless")  # fmt: skip
-# Not the bare "rwkv": hook sites bear that name, and a recurrence has a forward file of its own.
+# Not the bare "rwkv": hook sites have that name, and a recurrence has its own forward file.
 FAMILY_WORDS = {*FAMILIES, "llama", "mistral", "qwen", "phi", "gemma", "starcoder", "gpt2", "neox",
                 "olmo", "mixtral"}  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Direct logit attribution: sums to the recorded logits in every family, part by part by hand."""
+"""Direct logit attribution sums to the recorded logits in every family, part by part."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_table_record_and_pictures(atlas: Model, tmp_path: Path) -> None:
 
 
 def test_what_the_norm_divides_by_is_that_of_the_run(atlas: Model) -> None:
-    """The scale is frozen: a part's share does not depend on which others are looked at."""
+    """The scale is frozen: a part's share does not depend on the other selected parts."""
     run = atlas.run(PROMPT, capture=[at.ln_final_scale, at.mlp_out[5]])
     scale = float(run[at.ln_final_scale][0, -1, 0])
     paris, rome = (atlas.to_single_token(t) for t in (" Paris", " Rome"))

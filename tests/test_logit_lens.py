@@ -1,4 +1,4 @@
-"""The logit lens: against brute force, its display, its plot and its record."""
+"""The logit lens compared with brute force; its display, plot and record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics of predictions: against plain NumPy, on every backend, and what they refuse."""
+"""Metrics of predictions compared with plain NumPy on every backend; their errors."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_float32_logits_lose_nothing_more() -> None:
 
 
 def test_a_destroyed_prediction_is_not_clamped() -> None:
-    """candle-mi leaves out what has a probability below 1e-10, and calls this KL zero."""
+    """candle-mi drops tokens with a probability below 1e-10, and reports a KL of zero here."""
     reference, ruined = np.full(D_VOCAB, -200.0), np.full(D_VOCAB, -200.0)
     reference[3], ruined[5] = 0.0, 0.0
     metric = Divergence(tuple(log_probs(reference).astype(float).tolist()))

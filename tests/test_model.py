@@ -1,4 +1,4 @@
-"""A model in use: prompts in, text out, predictions, and what is said about mistakes."""
+"""A model in use: prompts in, text out, predictions, and errors for mistakes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def word_tokenizer() -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def reader(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Model:
-    """A golden model that can read words."""
+    """A golden model with a tokenizer of words."""
     folder = tmp_path_factory.mktemp("reader")
     for name in ("config.json", "model.safetensors"):
         shutil.copy(repository / "golden" / "llama2" / name, folder)

@@ -1,4 +1,4 @@
-"""Planted mistakes: each must be seen by the golden files, at the hook where it is made.
+"""Planted mistakes: the golden files must catch each at the hook where it is made.
 
 The table is the claim that the tolerances are tight enough; a mistake that passes them would pass
 in the code too.
@@ -25,7 +25,7 @@ Load = Callable[..., Model]
 
 @pytest.fixture(scope="session")
 def table(repository: Path) -> dict[str, list[str]]:
-    """What golden/README.md says of each mistake."""
+    """The row of golden/README.md for each mistake."""
     readme = (repository / "golden" / "README.md").read_text("utf-8")
     return {cells[0]: cells[1:] for cells in rows(readme)}
 

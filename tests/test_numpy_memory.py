@@ -1,4 +1,4 @@
-"""Recycled memory: used again when nobody looks at it, never before."""
+"""Recycled memory is used again once no array refers to it, never before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backend's own versions of the operations against their definitions, in every memory order."""
+"""A backend's operations compared with their definitions, in every memory order."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEFINITIONS = standard_ops(strict, host_erf)
 
 
 def test_every_operation_is_compared() -> None:
-    """All but the recurrence here; that one in tests/test_recurrence_ops.py."""
+    """All except the recurrence, which tests/test_recurrence_ops.py compares."""
     assert {*ARGUMENTS, "recurrence"} == {field.name for field in fields(Ops)}
 
 
@@ -74,14 +74,14 @@ def defined(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> A
 
 
 def summed(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> float:
-    """Return the norm of the terms that are summed: what rounding is relative to.
+    """Return the norm of the summed terms, to which rounding is relative.
 
-    A sum may come out near zero, and be all that there is: one query that sees one key.
+    A sum may be near zero and be the only value: one query that sees one key.
     """
     if name not in ("linear", "unembed", "attention_scores", "mix_values"):
         return 0.0
     sizes = tuple(abs(x) if isinstance(x, np.ndarray) else x for x in arguments)
-    # A cap only shrinks what was summed.
+    # A cap only shrinks the sum.
     uncapped = {key: None if key == "softcap" else value for key, value in options.items()}
     found = np.asarray(defined(name, sizes, uncapped))
     return float(np.linalg.norm(found[np.isfinite(found)]))
@@ -90,10 +90,10 @@ def summed(name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> fl
 def compare(
     tested: Backend, name: str, arguments: tuple[Any, ...], dtype: str, **options: Any
 ) -> None:
-    """Call both, compare, and look whether anything was overwritten that had to stay."""
+    """Call both, compare, and check that nothing was overwritten that has to stay."""
     before = [x.copy() if isinstance(x, np.ndarray) else x for x in arguments]
     desired = defined(name, arguments, options)
-    # Drawn arrays may share memory with themselves; a kernel that may write gets one of its own.
+    # Drawn arrays may share memory with themselves; a kernel that may write gets a copy.
     spared = 1 if options.get("overwrite") else 0
     given = [
         tested.from_host(x.copy("K") if n < spared else x) if isinstance(x, np.ndarray) else x
@@ -124,7 +124,7 @@ def compare(
 def test_a_single_score_near_zero_is_as_exact_as_its_terms(seed: int, tested: Backend) -> None:
     rng = np.random.default_rng(seed)
     q, k = 30 * rng.normal(size=(1, 1, 1, 8)), 30 * rng.normal(size=(1, 2, 1, 8))
-    # What is left of the terms is a ten-thousandth of them.
+    # The sum is a ten-thousandth of its terms.
     q[0, 0, 0, 0] = -(q[0, 0, 0, 1:] @ k[0, 1, 0, 1:]) / k[0, 1, 0, 0] * (1 + 1e-4)
     compare(tested, "attention_scores", (q, k), "float64", scale=0.5, softcap=None, window=1,
             starts=None)  # fmt: skip
@@ -159,7 +159,7 @@ def test_long_prompts(n_pos: int, dtype: str, tested: Backend) -> None:
         compare(tested, "attention_scores", (q, k), dtype, **options)
     dense = rng.normal(size=(2, 4, n_pos, n_pos)).astype(dtype)
     causal = np.where(np.tri(n_pos, dtype=bool), dense, dense.dtype.type(-np.inf))
-    # One future key, far off, is shown all the same: what an edit of the scores may do.
+    # One distant later key is visible all the same: an edit of the scores may do that.
     shown = causal.copy()
     shown[1, 3, 2, -1] = 2.0
     for scores in (causal, dense, shown):

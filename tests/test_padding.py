@@ -1,4 +1,4 @@
-"""Prompts of different lengths in one batch: each row is what it would be alone, at every hook."""
+"""Prompts of different lengths in one batch: at every hook, each row equals its run alone."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def logits(run: Run) -> Any:
 def same(model: Model, a: Any, b: Any) -> bool:
     """Whether two arrays agree in every bit, or among experts to rounding.
 
-    A product of many rows may round each a little otherwise than one of few, and how many tokens
-    share an expert depends on all that stands in the batch, pads too.
+    A product of many rows may round each row differently from a product of few, and how many tokens
+    share an expert depends on the whole batch, pads included.
     """
     if any(isinstance(layer.mlp, Experts) for layer in model.cfg.layers):
         return relative_error(a, b) <= TOLERANCE["float32"]
@@ -53,7 +53,7 @@ def columns(rows: Rows, row: int, side: str) -> slice:
 
 
 def own(array: Any, point: Point, rows: Rows, row: int, side: str) -> Any:
-    """Cut what belongs to a row's tokens out of a padded batch; queries and keys both."""
+    """Cut the part of a row's tokens out of a padded batch; both queries and keys."""
     cut = columns(rows, row, side)
     if "query_pos" in point.site.axes:
         return array[row : row + 1, :, cut, cut]
@@ -85,7 +85,7 @@ def compare(run: Run, alone: list[Run], rows: Rows, side: str, dtype: str) -> No
 
 
 def check_rows(model: Model, rows: Rows, dtype: str) -> None:
-    """Compare padded batches with the rows alone, at every hook and when nobody looks."""
+    """Compare padded batches with the rows alone, at every hook and without hooks."""
     points, backend = everything(model), model.backend
     alone = [model.run(row, capture=points) for row in rows]
     for side in SIDES:
@@ -217,7 +217,7 @@ def test_a_run_from_the_middle_goes_on_with_its_mask(
 ) -> None:
     model = load(golden.name, get_backend("numpy"), "float32")
     rows = rows_of(golden)
-    # Some recurrent layers read more of the first one than the residual stream: the run has it.
+    # Some recurrent layers read more of the first layer than its residual stream: the run has it.
     recurrent = model.cfg.recurrent
     mixed = at.rwkv_wkv[1] if recurrent else at.pattern[1]
     whole = model.run(rows, padding_side=side, capture=[mixed])

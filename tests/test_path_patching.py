@@ -1,4 +1,4 @@
-"""Path patching against streams summed by hand, and on a planted circuit."""
+"""Path patching compared with streams summed by hand, and on a planted circuit."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_direct_paths_are_changes_added_to_the_final_stream(
     hand = ByHand(model, sending, mlps_too=freeze == "all")
     np.testing.assert_allclose(found.values, hand.grid(hand.direct), rtol=1e-11, atol=1e-12)
     if freeze == "all" and sending != "head":
-        # One output changes: nothing is left but a sum.
+        # Only one output changes, so only a sum is left.
         last = hand.base[at.resid_post[model.cfg.n_layers - 1]]
         for layer, (value,) in enumerate(found.values):
             changed = hand.source[hand.site[layer]] - hand.base[hand.site[layer]]
@@ -188,9 +188,9 @@ def test_who_comes_after_the_receivers_is_exactly_zero(
 def planted(load: Load, *, through_mlp: bool) -> Model:
     """Return three layers in which only some heads read what others write.
 
-    Of the 24 dimensions, 0 to 11 hold the embedding, and all read them but these: queries of 2.0
-    read what head 0.0 writes, values of layer 1 what 0.1 writes, and head 1.1 hands that on to the
-    queries. If asked for, the MLP of layer 0 does too. There is no norm to mix dimensions.
+    Dimensions 0 to 11 of the 24 hold the embedding, and everything reads them except these: queries
+    of 2.0 read what head 0.0 writes, values of layer 1 read what 0.1 writes, and head 1.1 passes
+    that to the queries. If asked for, the MLP of layer 0 does too. No norm mixes dimensions.
     """
     model, rng = exact(load, "llama2"), np.random.default_rng(0)
     word, first, second, rest = (slice(0, 12), slice(12, 16), slice(16, 20), slice(20, 24))
@@ -248,7 +248,7 @@ def test_a_planted_circuit_is_found_edge_by_edge(load: Load) -> None:
     assert into(Receiver(at.q[2], heads=slice(1, 4)), Receiver(at.k[:]), Receiver(at.q[:2])) == (
         set()
     )
-    # What patches a head whatever comes after it cannot tell the two roads apart.
+    # Patching a head without regard to its receivers cannot separate the two paths.
     assert {"0.0", "0.1", "1.1"} < heard(head_patching(model, CLEAN, CORRUPTED, metric=metric))
 
 

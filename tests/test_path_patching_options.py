@@ -43,7 +43,7 @@ def test_four_heads_move_the_capital_to_the_last_token(atlas: Model, grid: Patch
     changes = np.asarray(grid.values) - grid.base
     order = np.argsort(-changes, axis=None)[:4]
     assert {divmod(int(n), 8) for n in order} == {(3, 6), (3, 7), (4, 6), (4, 7)}
-    # Nothing else of the prompt can reach the last token directly.
+    # No other token of the prompt can reach the last token directly.
     last = path_patching(atlas, ITALY, FRANCE, positions=-1)
     np.testing.assert_allclose(last.values, grid.values, rtol=1e-4)
 
@@ -68,7 +68,7 @@ def test_positions_are_where_outputs_are_taken_from_the_other_prompt(load: Load)
     every = path_patching(model, CLEAN, CORRUPTED, **options)
     turned = path_patching(model, CLEAN, CORRUPTED, positions=[5, 4, 3, 2, 1, 0], **options)
     assert turned.values == every.values
-    # Up to the token that differs, both prompts are one.
+    # Up to the differing token, both prompts are the same.
     before = path_patching(model, CLEAN, CORRUPTED, positions=[0, 1], **options)
     np.testing.assert_allclose(before.values, before.base, rtol=1e-12)
     after = path_patching(model, CLEAN, CORRUPTED, positions=slice(2, None), **options)
@@ -92,7 +92,7 @@ def test_batches_threads_and_single_runs_agree(load: Load) -> None:
         threaded = path_patching(model, CLEAN, CORRUPTED, rows=3, executor=pool, **options)
     np.testing.assert_allclose(threaded.values, alone.values, rtol=1e-11)
     assert alone.base_tokens == tuple(CLEAN)
-    # A receiver that is named twice over gets the same.
+    # A receiver named twice gets the same.
     doubled = {**options, "receivers": [*options["receivers"], Receiver(at.v[2], heads=1)]}
     again = path_patching(model, CLEAN, CORRUPTED, rows=1, **doubled)
     assert again.values == alone.values
@@ -155,7 +155,7 @@ def test_time_mixing_plays_the_part_of_attention(load: Load, case: str, freeze: 
 
 
 def putting(run: Any, head: int) -> Any:
-    """Return an edit that puts in one head as another run had it."""
+    """Return an edit that replaces one head by its value in another run."""
 
     def put(x: Any, hook: Any) -> None:
         x[:, :, head] = run[hook.point][:, :, head]

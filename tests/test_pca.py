@@ -1,4 +1,4 @@
-"""Principal components: against NumPy's own eigenvectors, with signs that stay."""
+"""Principal components compared with NumPy's eigenvectors, with stable signs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_against_eigenvectors_of_the_covariance(tiny: Model, shape: tuple[int, i
 
 
 def test_close_variances_are_told_apart() -> None:
-    """candle-mi's fifty steps of power iteration from a random start mix them, each time anew."""
+    """candle-mi's fifty steps of power iteration from a random start mix them at random."""
     rng = np.random.default_rng(1)
     turn, _ = np.linalg.qr(rng.normal(size=(6, 6)))
     left, _ = np.linalg.qr(rng.normal(size=(40, 6)) - 0.0)

@@ -1,4 +1,4 @@
-"""Linear probes: what is there is found, what is not is not, and the split is kept."""
+"""Linear probes find a label that is there and none that is not, and keep the split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Saved results: strict JSON, and a file whole or not at all."""
+"""Saved results: strict JSON, and a complete file or none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is public: named once, sorted, documented, and importable from the top."""
+"""Public names: listed once, sorted, documented, and importable from the top."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_all_is_sorted_and_is_what_there_is() -> None:
     assert set(mi_ref.__all__) == seen_by_type_checkers(mi_ref)
     for name in mi_ref.__all__:
         value = getattr(mi_ref, name)
-        # What is imported late is what its own module says it is.
+        # A lazily imported name is the object of its module.
         assert getattr(value, "__name__", name) in (name, f"mi_ref.{name}")
     with pytest.raises(AttributeError, match="module 'mi_ref' has no attribute 'HookPoint'"):
         mi_ref.HookPoint  # type: ignore[attr-defined]  # noqa: B018

@@ -1,4 +1,4 @@
-"""The recurrence of RWKV, in chunks, against the same token by token, and NumPy's own version."""
+"""RWKV's recurrence in chunks and on NumPy, compared with the recurrence token by token."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def draw(
     d_value: int = 6,
     decay: Callable[[np.random.Generator, tuple[int, ...]], HostArray] | None = None,
 ) -> Terms:
-    """Return random terms; by default with decays, keys and rates such as models have."""
+    """Return random terms; by default with decays, keys and rates like those of models."""
     rng = np.random.default_rng([n_pos, removes, batch, heads, d_key, d_value])
     keys, values = (batch, n_pos, heads, d_key), (batch, n_pos, heads, d_value)
     a = rng.normal(size=keys)
@@ -72,7 +72,7 @@ def draw(
 
 
 def token_by_token(terms: Terms) -> tuple[HostArray, HostArray]:
-    """Return what is read and the state at the end, in float64 and as the formulas say it."""
+    """Return the reads and the final state, in float64 by the formulas."""
     r, k, v, decay, removal, state = terms.mapped(lambda x: x.astype(np.float64))
     reads = []
     for t in range(k.shape[1]):
@@ -110,7 +110,7 @@ def assert_same(
 
 @pytest.fixture
 def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have many groups of chunks, of heads and of the batch, as only large arrays have."""
+    """Make many groups of chunks, heads and rows, which otherwise only large arrays have."""
     monkeypatch.setattr(recurrence_ops, "_GROUP", 400)
     monkeypatch.setattr(numpy_recurrence, "_GROUP", 400)
     monkeypatch.setattr(numpy_recurrence, "_ROW", 12)
@@ -226,9 +226,9 @@ ORDERS: tuple[Callable[[HostArray], HostArray], ...] = (
 
 
 def assert_defined(tested: Backend, terms: Terms) -> None:
-    """Compare with the definition, and look whether anything was overwritten.
+    """Compare with the definition, and check that nothing was overwritten.
 
-    A difference is judged by the size of what is added up, which may cancel to almost nothing.
+    A difference is relative to the size of the summed terms, which may almost cancel.
     """
     before = [x.copy() for x in terms.arrays()]
     sizes = Terms(*terms.mapped(np.abs))
@@ -264,7 +264,7 @@ def test_a_backend_gives_what_the_definition_gives(
 @with_and_without_removal
 @pytest.mark.parametrize("n_pos", [1, 40, 150])
 def test_unit_vectors_as_values(n_pos: int, removes: bool, tested: Backend) -> None:
-    """What effective attention asks: every head and row shares one array, of many values."""
+    """The call of effective attention: every head and row shares one array of many values."""
     terms = draw(n_pos, removes, heads=3, d_key=8)
     shape = (2, n_pos, 3, n_pos)
     unit = np.broadcast_to(np.eye(n_pos)[None, :, None, :], shape)
@@ -275,7 +275,7 @@ def test_unit_vectors_as_values(n_pos: int, removes: bool, tested: Backend) -> N
 
 @with_and_without_removal
 def test_as_wide_as_models_are(removes: bool, tested: Backend) -> None:
-    """Several groups by the sizes that they really have."""
+    """Several groups of realistic size."""
     terms = draw(150, removes, batch=1, heads=10, d_key=64, d_value=64)
     terms = Terms(*terms.mapped(feature_major))
     assert_same(run(tested, terms), token_by_token(terms), EXACT)

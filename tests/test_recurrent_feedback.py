@@ -33,7 +33,7 @@ def model(request: pytest.FixtureRequest, load: Load) -> Model:
 
 
 def logits_of(run: mi_ref.Run) -> Any:
-    """Return a run's logits, whatever array they are."""
+    """Return a run's logits on the host."""
     return run.backend.to_host(run.logits)
 
 
@@ -95,7 +95,7 @@ def test_recurrent_mode_feeds_what_the_loop_put_out(model: Model) -> None:
 
 @pytest.mark.bits
 def test_restart_mode_loses_every_pass_but_the_last(model: Model) -> None:
-    """candle-mi's recurrence starts anew from the saved stream: depth beyond two does nothing."""
+    """candle-mi's recurrence restarts from the saved stream: depth beyond two does nothing."""
     feedback = [Feedback(2, vector(model), 0.5)]
     runs = [
         recurrent_feedback(model, IDS, loop=(1, 2), depth=depth, feedback=feedback, mode="restart")
@@ -134,7 +134,7 @@ def test_generation_without_a_loop_is_greedy(atlas: Model) -> None:
 
 
 def test_sustained_feedback_is_added_once_at_the_prompts_last_token(load: Load) -> None:
-    """candle-mi adds it twice at the first step, where the last token is the place it was for."""
+    """candle-mi adds it twice at the first step, where the last token is its position."""
     model = load("llama2", mi_ref.get_backend("numpy"), "float64")
     loop = (0, 2)
     changed = 0

@@ -1,4 +1,4 @@
-"""What wrote the residual stream: against recorded activations, in every family."""
+"""Decomposition of the residual stream compared with recorded activations, in every family."""
 
 from __future__ import annotations
 

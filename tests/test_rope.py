@@ -1,4 +1,4 @@
-"""Rotary frequencies against numbers from elsewhere: transformers' own, and the papers' words."""
+"""Rotary frequencies compared with numbers from transformers and rules from the papers."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_frequencies_are_those_of_huggingface(
 
 
 def test_llama3_by_wavelengths() -> None:
-    """Meta's rule: by how often a wave fits into the original context, 1 and 4 times."""
+    """Meta's rule depends on how often a wave fits into the original context, 1 and 4 times."""
     expected = []
     for pair in range(32):
         turn = 500_000 ** (-pair / 32)
@@ -229,7 +229,7 @@ YARN_RAW = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embedding
         ({"attention_factor": 1.25}, 1.25),
         ({"mscale": 1.5, "mscale_all_dim": 0.5},
          (0.15 * math.log(4) + 1) / (0.05 * math.log(4) + 1)),
-        # HuggingFace uses mscale only if both stand there.
+        # HuggingFace uses mscale only if both keys are present.
         ({"mscale": 1.5}, 0.1 * math.log(4) + 1),
         ({"factor": 0.5}, 1.0),
     ],
@@ -244,7 +244,7 @@ def test_spellings_of_rope() -> None:
     old = {"rope_theta": 7.0, "rope_scaling": {"type": "linear", "factor": 2}}
     new = {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 7}}
     assert read(old) == read(new) == LinearRope(theta=7.0, factor=2.0)
-    # What both give, rope_scaling decides, and of two spellings of the type the newer.
+    # Where both give a key, rope_scaling wins, and of two spellings of the type the newer one.
     both = {"rope_scaling": {"type": "yarn", "rope_type": "linear", "factor": 3.0}}
     assert read(new | both) == LinearRope(theta=10_000.0, factor=3.0)
     assert read({"rope_scaling": {}, "rope_theta": 5.0}) == DefaultRope(theta=5.0)

@@ -1,4 +1,4 @@
-"""Factual routing and block patching over many pairs: against runs made by hand."""
+"""Factual routing and block patching over many pairs, compared with hand-made runs."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_every_head_is_averaged_and_counted(load: Load, case: str) -> None:
 
 
 def test_a_head_that_did_not_change_never_counts(atlas: Model) -> None:
-    """Else the first heads of layers that cannot see the patch would fill up the largest."""
+    """Otherwise the first heads of layers that cannot see the patch would count as the largest."""
     found = factual_routing_pairs(atlas, PAIRS, layers=[4], top=20)
     assert {each.layer for each in found.heads if each.count} == {5}
     changed = sum(x != 0 for pair in found.pairs for x in pair.changes()[5])

@@ -1,4 +1,4 @@
-"""Effective attention, and what an edit of the state does to the tokens after it."""
+"""Effective attention, and the effect of an edit of the state on later tokens."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def exact(request: pytest.FixtureRequest, backend: Backend, load: Load) -> Model
 
 
 def scale(model: Model, pos: int, factor: float, head: int | None = None) -> Any:
-    """Return an edit that multiplies what passes at one position."""
+    """Return an edit that multiplies the value at one position."""
 
     def edit(x: Any, hook: Hook) -> Any:
         factors = np.ones((1, x.shape[1], model.cfg.n_heads, *[1] * (x.ndim - 3)))

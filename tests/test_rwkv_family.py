@@ -1,4 +1,4 @@
-"""What the configs of recurrent models mean, and the norms that they ask for."""
+"""The meaning of recurrent models' configs, and the norms that they specify."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What hook points of RWKV say of one another, with and without edits, pads and a state before."""
+"""Identities between RWKV's hook points, with and without edits, pads and an initial state."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def exact(request: pytest.FixtureRequest, backend: Backend, load: Load) -> Model
 
 @pytest.fixture(params=CASES)
 def single(request: pytest.FixtureRequest, load: Load) -> Model:
-    """The same on NumPy alone, in single precision, for what is a question of bits."""
+    """The same on NumPy alone, in single precision, for comparisons of bits."""
     return load(request.param, get_backend("numpy"), "float32")
 
 
@@ -51,7 +51,7 @@ def some(model: Model) -> list[Point]:
 
 
 def recurrence(run: Pass, n: int) -> tuple[Any, Any]:
-    """Return what the plain loop makes of a layer's captured terms."""
+    """Return the result of the plain loop on a layer's captured terms."""
     return by_token(
         run[at.rwkv_r[n]], run[at.rwkv_decay[n]], run[at.rwkv_write[n]], run.removal(n),
         run.start(n), 0.0 if run.is_7(n) else run[at.rwkv_bonus[n]],
@@ -111,7 +111,7 @@ def test_all_that_runs_through_the_recurrence_edited_at_once(exact: Model) -> No
 @pytest.mark.bits
 @pytest.mark.parametrize("side", SIDES)
 def test_looking_and_putting_back_change_no_bit(side: Any, single: Model) -> None:
-    """In a padded batch that goes on from a state."""
+    """In a padded batch that continues from a state."""
     options: Any = {"state": handed(single, 3), "padding_side": side}
     plain = single.run(ROWS, **options)
     looked = single.run(ROWS, capture=everything(single), **options)
@@ -157,7 +157,7 @@ def test_edits_at_pads_change_no_token(side: Any, single: Model) -> None:
 
 @pytest.mark.bits
 def test_an_edit_of_one_head_and_row_spares_every_bit_of_the_others(single: Model) -> None:
-    """Where nothing was changed, what is read is the recurrence's own."""
+    """Without changes, the read is that of the recurrence."""
     n = single.cfg.n_layers - 1
 
     def one(x: Any, hook: Hook) -> None:
@@ -177,7 +177,7 @@ def test_an_edit_of_one_head_and_row_spares_every_bit_of_the_others(single: Mode
 
 @pytest.mark.bits
 def test_what_a_knockout_leaves_is_not_lost_in_rounding(single: Model) -> None:
-    """A write ten thousand times the others, taken away: not as a difference of large numbers."""
+    """A write ten thousand times the others is removed without a difference of large numbers."""
     n = single.cfg.n_layers - 1
 
     def loud(x: Any, hook: Hook) -> None:

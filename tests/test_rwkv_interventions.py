@@ -1,4 +1,4 @@
-"""State knockout, state steering and token removal: against plain loops and shorter texts."""
+"""State knockout, state steering and token removal compared with plain loops and shorter texts."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def by_candle_mi(run: Pass, n: int, scales: Any) -> tuple[Any, Any]:
     own = 0.0
     if not run.is_7(n):
         # u (k vᵀ) read by r: the position's own write counts in full, whatever is knocked out.
-        bonus = run.host(run.model.params.layers[n].attn.bonus)  # type: ignore[union-attr]
+        bonus = run.host(model.params.layers[n].attn.bonus)  # type: ignore[union-attr]
         own = (run[at.rwkv_r[n]] * bonus * k).sum(axis=-1, keepdims=True) * v
     return by_token(
         run[at.rwkv_r[n]], run[at.rwkv_decay[n]], writes, run.removal(n), run.start(n), own
@@ -54,7 +54,7 @@ def by_candle_mi(run: Pass, n: int, scales: Any) -> tuple[Any, Any]:
 
 
 def check(model: Model, edits: Any, scales: dict[int, dict[int, Any]]) -> Pass:
-    """Compare every layer with the loop; `scales` by layer and position, of all heads or each."""
+    """Compare every layer with the loop; `scales` are by layer, position and optionally head."""
     run = Pass(model, PROMPT, state=handed(model, 2), edits=edits)
     for n in range(model.cfg.n_layers):
         by_head = np.ones((len(LONG), model.cfg.n_heads))
@@ -64,7 +64,7 @@ def check(model: Model, edits: Any, scales: dict[int, dict[int, Any]]) -> Pass:
         assert relative_error(run[at.rwkv_wkv[n]], reads) <= BOUND, n
         assert relative_error(run[at.rwkv_state[n]], states) <= BOUND, n
         assert relative_error(run.host(state_of(run.run)[n].wkv), states[:, -1]) <= BOUND
-        # All else is what the formulas make of it.
+        # Everything else follows from the formulas.
     for point, formula in run.formulas():
         if point.site is not at.rwkv_write:
             assert relative_error(run[point], formula) <= BOUND, point
@@ -123,7 +123,7 @@ def test_knockout_wins_over_steering_at_its_own_position_alone(model: Model) -> 
 
 @pytest.mark.bits
 def test_what_a_knockout_leaves(model: Model) -> None:
-    """Token shift still tells the next token of it; RWKV-6 still reads its own bonus there."""
+    """Token shift still passes it to the next token; RWKV-6 still reads its own bonus there."""
     run = Pass(model, PROMPT, edits=state_knockout([3]))
     plain = Pass(model, PROMPT)
     assert relative_error(run[at.rwkv_shift[0]], plain[at.rwkv_shift[0]]) == 0.0

@@ -1,4 +1,4 @@
-"""Which points and weights recurrent models have, why others are absent, and their files."""
+"""Points and weights of recurrent models, reasons for absent ones, and their files."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_broad_patterns_pass_over_what_is_computed_on_demand(model: Model) -> No
     assert model.hook_points.sites - sites == lazy
     named = model.run(TOKENS, capture=["blocks.*.rwkv.hook_state"]).cache
     assert list(named) == [at.rwkv_state[n] for n in range(model.cfg.n_layers)]
-    # An edit of all that is computed anyway, which leaves out what cannot be edited.
+    # An edit of everything that is always computed, except points that cannot be edited.
     touched: list[str] = []
     model.run(TOKENS, edits={"blocks.0.rwkv.*": lambda x, hook: touched.append(hook.name)})
     assert touched == [str(point) for point in cache if str(point).startswith("blocks.0.rwkv.")]
@@ -101,7 +101,7 @@ def test_the_table_of_points(model: Model) -> None:
 
 
 def test_weight_views(exact: Model) -> None:
-    """What is multiplied with, in TransformerLens' axes; there are no queries to view."""
+    """Weights in TransformerLens' axis order; a recurrent model has no queries to view."""
     host, cfg = exact.backend.to_host, exact.cfg
     run = exact.run(TOKENS, capture=[at.post[:], at.mlp_out_raw[:], at.unembed_in, at.embed])
     for n in range(cfg.n_layers):
@@ -125,7 +125,7 @@ def same_logits(folder: Path, case: str, load: Load) -> None:
 
 
 def stacked(tensors: dict[str, Any]) -> dict[str, Any]:
-    """Join the six mixes of each layer, as files from before they had names of their own do."""
+    """Join the six mixes of each layer, as in files from before they had separate names."""
     old = {name: x for name, x in tensors.items() if not re.search(r"attn\.x_[rwkvag]$", name)}
     for layer in range(3):
         block = f"model.layers.{layer}.attn.x_"

@@ -1,4 +1,4 @@
-"""A small RWKV-7 that others trained: it reverses numbers, one token at a time from its state."""
+"""A small third-party RWKV-7 reverses numbers, one token at a time from its state."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_the_whole_text_predicts_what_was_generated(model: Model, numbers: list[
 def test_without_the_state_nothing_is_known_of_the_number(
     model: Model, numbers: list[list[int]]
 ) -> None:
-    """That the state carries it: emptied before the answer, most digits come out wrong."""
+    """The state carries the number: emptied before the answer, most digits are wrong."""
     wrong = total = 0
     for digits in numbers[9::10]:
         forgetful = model.run([COMMA, *digits[::-1][:-1]])

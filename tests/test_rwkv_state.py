@@ -1,4 +1,4 @@
-"""What the state holds and carries, each number against plain NumPy."""
+"""Measures of the state, each number compared with plain NumPy."""
 
 from __future__ import annotations
 

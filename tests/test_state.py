@@ -1,4 +1,4 @@
-"""Going on from a state: a text cut anywhere gives what the whole gives, at every hook."""
+"""Continuing from a state: a text split anywhere gives the whole text's result at every hook."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def close_states(found: State, wanted: State) -> None:
 
 
 def late(array: Any, point: Point, cut: int) -> Any:
-    """Return what belongs to the positions from `cut` on; queries and keys both."""
+    """Return the part of the positions from `cut` on; both queries and keys."""
     return array[:, :, cut:, cut:] if "query_pos" in point.site.axes else array[:, cut:]
 
 
 def compare(run: Run, whole: Run, cut: int) -> None:
-    """Compare a run of the rest with the end of the whole's, at every hook."""
+    """Compare a run of the rest with the end of the whole run, at every hook."""
     host = run.backend.to_host
     for point in run.cache:
         assert relative_error(host(run[point]), late(host(whole[point]), point, cut)) <= BOUND, (
@@ -69,7 +69,7 @@ def test_a_text_cut_anywhere_is_the_whole(exact: Model) -> None:
         head, tail = [row[:cut] for row in PROMPT], [row[cut:] for row in PROMPT]
         state = state_of(exact.run(head))
         compare(exact.run(tail, state=state, capture=points), whole, cut)
-        # The state is a value: what went on from it left it as it was.
+        # The state is a value: a run that continued from it did not change it.
         again = exact.run(tail, state=state)
         assert np.array_equal(
             exact.backend.to_host(again.logits),
@@ -122,7 +122,7 @@ def test_padded_batches_go_on_row_by_row(cuts: Any, side: Any, plain: Model) -> 
 
 
 def test_token_by_token_in_a_batch_of_rows_that_end_early(plain: Model) -> None:
-    """Rows leave the batch as they end, and the others go on from their own states."""
+    """Rows leave the batch as they end, and the others continue from their own states."""
     whole = [plain.run(row) for row in ROWS]
     rows, state = list(range(3)), State.empty(plain, 3)
     for pos in range(len(LONG)):
@@ -155,7 +155,7 @@ def test_an_empty_state_is_none_at_all(exact: Model) -> None:
 
 
 def test_edits_act_on_the_rest_alone(plain: Model) -> None:
-    """What was computed before the cut is not computed again."""
+    """The part before the cut is not computed again."""
     state, factors = state_of(plain.run(LONG[:9])), np.full((1, 10, 1), -1.5)
     edits: Any = {at.attn_in[0]: times(factors, plain)}
     found = plain.run(LONG[9:], state=state, edits=edits)
@@ -215,7 +215,7 @@ def test_later_layers_of_rwkv7_need_the_first_ones_values(exact: Model) -> None:
         exact.run(exact.run(PROMPT, stop_at_layer=0), start_at_layer=1)
     again = exact.run(exact.run(PROMPT, stop_at_layer=0).resid, start_at_layer=0, edits=edits)
     assert np.array_equal(host(again.logits), host(whole.logits))
-    # From the first layer on, its own values count, not those of the run that was handed over.
+    # Starting at the first layer, its own values count, not those of the given run.
     anew = [exact.run(start, start_at_layer=0).logits for start in (first, first.resid)]
     assert np.array_equal(host(anew[0]), host(anew[1]))
 

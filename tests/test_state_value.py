@@ -1,4 +1,4 @@
-"""States as values: rows, layers, patches, norms, files, and what is refused."""
+"""States as values: rows, layers, patches, norms, files and errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def model(request: pytest.FixtureRequest, load: Load) -> Model:
 
 @pytest.fixture
 def state(model: Model) -> State:
-    """Of three rows, each another."""
+    """A state of three different rows."""
     return handed(model, 3)
 
 
@@ -270,7 +270,7 @@ def test_a_state_from_which_this_call_cannot_go_on(
     for given, message in refused:
         with pytest.raises(ShapeError, match=message):
             model.run(TAILS, state=given, edits=[(at.embed, _never)])
-    # Another load of the same weights, said to be meant.
+    # Another model with the same weights, explicitly allowed.
     again = mi_ref.from_pretrained(model.source.name, dtype="float64")
     found = again.run(TAILS, state=State(state.layers, again)).logits
     assert np.array_equal(np.asarray(found), np.asarray(model.run(TAILS, state=state).logits))

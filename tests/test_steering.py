@@ -1,4 +1,4 @@
-"""Steering vectors, their doses and whether a model absorbs them, each against plain NumPy."""
+"""Steering vectors, their doses and their absorption, each compared with plain NumPy."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_every_dose_is_what_a_run_with_the_vector_gives(exact: Model) -> None:
 
 
 def test_a_destroyed_prediction_keeps_its_whole_divergence(atlas: Model) -> None:
-    """candle-mi leaves out tokens below 1e-10, which hides most of such a divergence."""
+    """candle-mi drops tokens below 1e-10, which hides most of such a divergence."""
     vector = steering_vector(atlas, [ITALY], [FRANCE], at.resid_post[5])
     found = dose_response(atlas, FRANCE, vector, [4.0], positions=[-1])
     clean = host(atlas, atlas.run(FRANCE).logits)[0, -1]
@@ -104,7 +104,7 @@ def test_a_destroyed_prediction_keeps_its_whole_divergence(atlas: Model) -> None
 
 
 def test_at_the_subject_the_difference_moves_the_capital(atlas: Model) -> None:
-    """With strength 1 it is a patch: the stream there becomes the other prompt's own."""
+    """With strength 1 it is a patch: the stream there becomes the other prompt's stream."""
     vector = steering_vector(atlas, [ITALY], [FRANCE], at.resid_post[1], position=4)
     found = dose_response(atlas, FRANCE, vector, [0.0, 1.0], target=" Rome", positions=[4])
     assert found.unsteered < 1e-5
@@ -142,7 +142,7 @@ def test_convergence_is_what_pushed_runs_give(position: int, exact: Model) -> No
 
 
 def test_a_push_that_leaves_again_is_not_absorbed(atlas: Model) -> None:
-    """candle-mi takes the first layer above the threshold, whatever comes after it."""
+    """candle-mi takes the first layer above the threshold and ignores later ones."""
     found = steering_convergence(atlas, FRANCE, ITALY, position=4, strengths=[])
     push = found.pushes[0]
     assert max(push.cosines[1:]) >= found.threshold

@@ -1,4 +1,4 @@
-"""Sweeps: rows of a batch equal single runs, whoever computes them; what they show and refuse."""
+"""Sweeps: rows of a batch equal single runs on every executor; their tables and errors."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_batched_rows_equal_single_runs(
         logits = run.logits_at(position).astype(np.longdouble)
         expected = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
         np.testing.assert_allclose(values, expected[[1, 9]].astype(float), rtol=1e-12)
-    if position == -1:  # What acts on later positions alone cannot show earlier.
+    if position == -1:  # An edit of later positions alone cannot show at earlier ones.
         assert len(set(found.values)) == len(cells)
 
 
@@ -101,7 +101,7 @@ def test_on_every_array_library(
 
 
 def test_what_rows_cannot_share_runs_alone(tiny: Model) -> None:
-    """A mean over rows, a function, an array: in a batch each would meet the other cells."""
+    """A mean over rows, a function, an array: in a batch each would reach the other cells."""
     metric = LogProbability(token(tiny, 9))
     seen = []
 

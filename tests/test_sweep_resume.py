@@ -1,4 +1,4 @@
-"""A sweep's file: killed anywhere and resumed it is the same bit for bit; others are refused."""
+"""A sweep killed anywhere and resumed gives the same file bit for bit; other files are refused."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def metrics_of(model: Model) -> list[Metric]:
 
 
 class Stop(Exception):
-    """What kills a sweep in these tests."""
+    """The exception that stops a sweep in these tests."""
 
 
 def killed_after(monkeypatch: pytest.MonkeyPatch, parts: int) -> list[int]:
-    """Make the next sweeps fail after some batches; returns how many rows each batch had."""
+    """Make the next sweeps fail after some batches; return the number of rows of each batch."""
     real, seen = evaluate, list[int]()
 
     def failing(model: Model, cells: Sequence[Any], *rest: Any) -> Any:
@@ -75,7 +75,7 @@ def test_killed_and_resumed_gives_the_same_file(
 
 @pytest.mark.bits
 def test_wherever_the_file_was_cut(tiny: Model, tmp_path: Path) -> None:
-    """A line half written, in the middle of a batch, in the header: all of it is computed anew."""
+    """A half-written line, in the middle of a batch or in the header, is computed again."""
     cells, metrics, path = cells_of(tiny)[:6], metrics_of(tiny), tmp_path / "cells.jsonl"
     whole = sweep(tiny, IDS, cells, metrics, rows=4, resume=path)
     text = path.read_bytes()
@@ -148,7 +148,7 @@ def test_the_file_of_another_sweep_is_refused(
 
 
 def test_another_array_in_an_intervention_is_another_sweep(tiny: Model, tmp_path: Path) -> None:
-    """Interventions compare equal whatever their arrays hold: the file looks into them."""
+    """Interventions compare equal whatever their arrays contain, so the file hashes the arrays."""
     path, metric = tmp_path / "cells.jsonl", metrics_of(tiny)[0]
     vector = np.ones(tiny.cfg.d_model, np.float32)
     sweep(tiny, IDS, [SweepCell(((at.embed, do.add(vector)),))], metric, resume=path)

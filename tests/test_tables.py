@@ -1,4 +1,4 @@
-"""Tables as text: never cut, and of grids too wide for a terminal, several."""
+"""Tables as text: never cut; a grid too wide for a terminal becomes several tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tokens a span of text is, against spans counted by hand."""
+"""Tokens of a span of text, compared with spans counted by hand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("as_users_call")
 
 
 def encoding_of(pieces: list[str]) -> Encoding:
-    """Return the encoding of pieces that stand one after the other; '' is a special token."""
+    """Return the encoding of consecutive pieces; '' is a special token."""
     chars: list[tuple[int, int] | None] = []
     octets: list[tuple[int, int] | None] = []
     text = ""
@@ -63,7 +63,7 @@ def test_of_overlapping_spans_the_first_has_the_token() -> None:
 
 
 def test_bytes_are_not_characters() -> None:
-    """candle-mi counts bytes only: what stands after an umlaut is off by one in characters."""
+    """candle-mi counts only bytes: after an umlaut its characters are off by one."""
     assert convert_positions(UMLAUT, [2, 3])[0].position == 2
     assert [p.position for p in convert_positions(UMLAUT, [2, 3], unit="bytes")] == [1, 2]
     assert label_spans(UMLAUT, [("city", (0, 6))])[1:] == ("city", "city_final", "other")

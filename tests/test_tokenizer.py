@@ -1,4 +1,4 @@
-"""Tokens as they read and where they stand: byte-level and metaspace, there and back."""
+"""Tokens as text and their positions: byte-level and metaspace, both directions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Special tokens: which surround a text, which are read in it, and what each family does."""
+"""Special tokens: which surround a text, which are read in it, by family."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_without_special_tokens_nothing_surrounds_the_text(tmp_path: Path) -> No
     assert bare.char_spans == (None, (0, 6))
 
 
-# What the families' tokenizers do, each with the parts of its own that decide it.
+# The families' tokenizers, each with the parts that decide its special tokens.
 
 BYTES_ONLY = {
     "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True,
@@ -127,7 +127,7 @@ def mistral_spec() -> dict[str, Any]:
 
 
 def llama3_spec() -> dict[str, Any]:
-    """Two processors, of which the second puts the BOS."""
+    """Two processors, the second of which adds the BOS."""
     steps = [BYTES_ONLY, template({BOS: 264})]
     return byte_level_spec() | {"post_processor": {"type": "Sequence", "processors": steps}}
 

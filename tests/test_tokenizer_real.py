@@ -1,4 +1,4 @@
-"""Real tokenizers: the ids of their own implementations on strings chosen to be hard."""
+"""Real tokenizers give the ids of their reference implementations on difficult strings."""
 
 from __future__ import annotations
 

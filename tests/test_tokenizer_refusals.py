@@ -1,4 +1,4 @@
-"""Ids, texts and files that a tokenizer cannot take, each refused in plain words."""
+"""Ids, texts and files that a tokenizer cannot take, each with a clear error."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ tokenizer = Tokenizer.from_files(pathlib.Path(sys.argv[1]), source="tok")
 assert "tokenizers" not in sys.modules
 tokenizer.encode(b"Paris")
 """
-    # Outside the test run, where nothing checks annotations before the method does.
+    # As outside the tests, where the method itself makes the first check.
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path / "tokenizer.json")],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Checkpoint files: exact decoding without copies, and every way in which a file can be wrong."""
+"""Checkpoint files: exact decoding without copies, and every fault that a file can have."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ def test_shards_and_index(tmp_path: Path) -> None:
 
 @pytest.fixture
 def copy(repository: Path, tmp_path: Path) -> Any:
-    """Write a golden model's folder anew, its tensors changed."""
+    """Write a copy of a golden model's folder with changed tensors."""
 
     def write_copy(case: str, change: Any = None, shards: int = 1) -> Path:
         source = Weights([repository / "golden" / case / "model.safetensors"])

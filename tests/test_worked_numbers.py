@@ -1,6 +1,6 @@
 """Numbers worked out elsewhere, in candle-mi's tests and HuggingFace's tables, one case each.
 
-The cases that other files hold are not repeated: tests/test_algzoo.py has the networks,
+Other files hold the remaining cases: tests/test_algzoo.py has the networks,
 tests/test_attention_edits.py edges, tests/test_attention_steering.py calibration,
 tests/test_attention_patterns.py means over heads, tests/test_token_positions.py places in a text,
 tests/test_rwkv_family.py configurations and norms, tests/test_pca.py points along a line.
@@ -31,7 +31,7 @@ PROMPT = [[30, 12, 5, 14, 19], [39, 21, 4, 16, 28]]
 
 @pytest.fixture
 def flat(backend: Backend, load: Any) -> Any:
-    """Return the scores of one head where every key that is seen scores zero."""
+    """Return the scores of one head where every visible key scores zero."""
     model: Model = load("llama2", backend, "float64")
 
     def scores(tokens: list[int], pos: Any = None) -> Any:
@@ -43,7 +43,7 @@ def flat(backend: Backend, load: Any) -> Any:
 
 
 def test_the_causal_mask_of_three_tokens(flat: Any) -> None:
-    """Section 12, case 7: what a query may not see scores minus infinity, all else as it did."""
+    """Section 12, case 7: hidden keys score minus infinity, all others as before."""
     assert flat([5, 6, 7]).ravel().tolist() == [0, -INF, -INF, 0, 0, -INF, 0, 0, 0]
 
 
@@ -159,7 +159,7 @@ def turns(rope: Rope, dims: int) -> Any:
 
 
 def test_llama_3_changes_17_of_32_frequencies() -> None:
-    """Section 12, case 16: the 15 fastest stay as they are."""
+    """Section 12, case 16: the 15 fastest do not change."""
     rope = Llama3Rope(
         theta=5e5, factor=32.0, low_freq_factor=1.0, high_freq_factor=4.0, original_n_ctx=8192
     )
@@ -169,7 +169,7 @@ def test_llama_3_changes_17_of_32_frequencies() -> None:
 
 
 def test_longrope_of_phi_3_5_mini() -> None:
-    """Section 12, case 16: what HuggingFace computes in float32 of the published factors."""
+    """Section 12, case 16: HuggingFace's float32 results for the published factors."""
     short = [1.0, 1.02, 1.03, 1.03, 1.05, *[1.0] * 42, 2.84]
     scaling = {"type": "longrope", "short_factor": short, "long_factor": [64.0] * 48}
     raw = {"rope_scaling": scaling, "original_max_position_embeddings": 4096}

@@ -109,7 +109,7 @@ def test_ids_beyond_the_file(plain: Tokenizer) -> None:
 
 @pytest.fixture
 def folder(repository: Path, tmp_path: Path) -> Path:
-    """A small model with the vocabulary beside it, whose ids go beyond the model's."""
+    """A small model next to a vocabulary with more ids than the model has."""
     for file in ("config.json", "model.safetensors"):
         shutil.copy(repository / "golden/llama2" / file, tmp_path)
     written(tmp_path)

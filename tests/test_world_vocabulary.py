@@ -1,4 +1,4 @@
-"""Files of World vocabularies: every fault told, nothing run, all spellings of a token read."""
+"""World vocabulary files: every fault reported, no code run, every spelling of a token read."""
 
 from __future__ import annotations
 

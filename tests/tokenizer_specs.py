@@ -1,4 +1,4 @@
-"""Small tokenizers of the common kinds, written to files, and what every encoding keeps."""
+"""Small tokenizers of the common kinds, written to files, and invariants of every encoding."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 from mi_ref.tokenizer import Tokenizer
 
 FILE = "rwkv_vocab_v1.txt"
-# "ab" and "abcde" without what is between: a match that goes too far has to come back.
+# "ab" and "abcde" without "abc" or "abcd": a match that goes too far has to go back.
 WORDS = [" Paris", "is", "é", "🦙", "\n\n", "  ", "ab", "abcde", "it's \"", "<|", "\x80", "endo"]
 PIECES = [*(bytes([byte]) for byte in range(256)), *map(str.encode, WORDS), b" \xf0\x9f"]
 TOKENS = dict(enumerate(PIECES, 1))
@@ -25,7 +25,7 @@ GOOSE = {
 
 
 def written(folder: Path, tokens: Mapping[int, bytes] = TOKENS) -> Path:
-    """Write a vocabulary as the real one is: text where the bytes are some, else bytes."""
+    """Write a vocabulary in the real format: text where the bytes are valid text, else bytes."""
     lines = []
     for id, token in tokens.items():
         try:

@@ -22,7 +22,7 @@ Example = tuple[list[int], list[int]]
 def examples(tokenizer: Tokenizer, seed: int) -> Iterator[Example]:
     """Endless pairs of token ids and labels, a share of them repeated random tokens.
 
-    What is random and not yet repeated cannot be learned, so its labels are left out.
+    Random tokens before the repetition cannot be learned, so they get no labels.
     """
     rng = random.Random(seed)
     texts = documents(seed)

@@ -2,8 +2,8 @@
 
 Nothing here knows about a model.  :func:`documents` yields text: pages of facts, portraits of
 one country, tables and verse.  :func:`repeated_tokens` yields the one kind of document that is
-made of token ids, because only ids drawn at random from the whole vocabulary leave a model
-nothing but copying to predict them with.
+made of token ids: a model can predict ids drawn at random from the whole vocabulary only by
+copying.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .rhymes import FIRST_LINES, RHYMES, SECOND_LINES
 KINDS = {"page": 12, "portrait": 1, "table": 1, "verse": 2}
 # The other relations have few possible answers and are learned from fewer sentences.
 RELATION_WEIGHTS = {"capital": 6, "language": 3, "currency": 2, "continent": 2}
-# Most pages are short: among many countries a model takes far longer to find out which one a
+# Most pages are short: among many countries a model takes far longer to learn which one a
 # capital belongs to.
 PAGE_LENGTHS = (1, 1, 1, 2, 2, 3, 6)
 
@@ -96,7 +96,7 @@ def verse(rng: random.Random) -> str:
 
 
 def _shuffled_forever(rng: random.Random, facts: Sequence[Fact]) -> Iterator[Fact]:
-    """All countries in a new order each time round, so that none is seen less than another."""
+    """All countries in a new order each round, so that each is seen equally often."""
     while True:
         yield from rng.sample(facts, k=len(facts))
 
@@ -126,7 +126,7 @@ def repeated_tokens(
     Returns
     -------
     ids
-        A stretch of random tokens that never comes back, then one that is repeated to the end.
+        A stretch of random tokens that never recurs, then one that is repeated to the end.
     start
         Where the first repetition begins, and with it all that can be predicted.
     """

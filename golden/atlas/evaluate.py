@@ -143,7 +143,7 @@ def _grid(scores: torch.Tensor) -> list[str]:
 
 
 def knowledge(subject: Subject) -> list[str]:
-    """What is measured alike in every model of this corpus, in lines to print."""
+    """The measures shared by every model of this corpus, in lines to print."""
     prompt = "The capital of France is"
     size = sum(p.numel() for p in subject.model.parameters())
     on_disk = sum(path.stat().st_size for path in subject.folder.iterdir() if path.is_file())

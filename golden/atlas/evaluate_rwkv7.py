@@ -22,14 +22,14 @@ PERIODS = (8, 16, 24, 32, 48)
 
 
 def load(folder: Path) -> Rwkv7:
-    """The saved, rounded model in float32; every tensor must be there and none too many."""
+    """The saved, rounded model in float32; no tensor may be missing or extra."""
     model = Rwkv7(json.loads((folder / "config.json").read_text(encoding="utf-8")))
     model.load_state_dict(load_file(folder / "model.safetensors"))
     return model
 
 
 def copied(subject: Subject, period: int) -> float:
-    """The share of random tokens that are predicted correctly when they come the second time."""
+    """The share of random tokens that are predicted correctly at their second occurrence."""
     ids = repeated_batch(subject, period, rows=64, seed=0)
     return share_copied(subject.model(ids).logits, ids, period)
 

@@ -1,9 +1,9 @@
 """Second stage of training: from heads that look one place back to induction heads.
 
-On its own a model this small would need many times the hour it is given to find the circuit. So
-for the first half of this stage a second loss shows two heads where to look when a random sequence
-comes round again: at the token after the one that they stand on. Then that loss fades out. What
-remains at the end remains because it pays: the plain loss alone keeps it.
+Without help, a model this small would need many times its training time to find the circuit. So for
+the first half of this stage a second loss shows two heads where to look when a random sequence
+repeats: at the token after the previous occurrence of the current one. Then that loss fades out,
+and only the plain loss keeps the circuit.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def teach_induction(
     tokenizer: Tokenizer,
     seed: int,
 ) -> None:
-    """Go on training with text and repeated tokens side by side.
+    """Continue training with text and repeated tokens side by side.
 
     Parameters
     ----------

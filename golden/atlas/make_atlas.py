@@ -79,7 +79,7 @@ def rate_factor(step: int, steps: int) -> float:
 def make_optimizers(
     model: torch.nn.Module, muon_rate: float = MUON_RATE, adam_rate: float = ADAM_RATE
 ) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for all else: embedding, head, norms.
+    """Muon for the matrices inside the layers, AdamW for everything else: embedding, head, norms.
 
     With AdamW alone the model needs several times as many steps to attend to the right token,
     and without that it learns neither facts nor induction.
@@ -112,7 +112,7 @@ class Progress:
             self.sums[kind][1] += int((labels[rows, 1:] != IGNORED).sum())
 
     def line(self) -> str:
-        """Describe what has come in, and start again."""
+        """Describe the losses since the last call, and reset."""
         means = "  ".join(f"{kind} {a / max(n, 1):.3f}" for kind, (a, n) in self.sums.items())
         self.sums = {kind: [0.0, 0] for kind in self.sums}
         minutes = (time.monotonic() - self.started) / 60
@@ -146,7 +146,7 @@ def fit(
     steps : int
         How many batches the learning rates take from their warm-up to zero.
     stop : int, optional
-        Leave off after that many, with the learning rates that they have then.
+        Stop after that many, with the learning rates of that step.
     every_500 : callable, optional
         Called after every 500 batches.
     """

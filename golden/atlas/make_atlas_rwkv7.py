@@ -80,7 +80,7 @@ def first_stage(tokenizer: Tokenizer, config: dict[str, Any], out: Path) -> None
 
 
 def second_stage(folder: Path, tokenizer: Tokenizer, config: dict[str, Any], out: Path) -> None:
-    """Go on from the rounded weights in ``folder`` until the rates are zero; save in ``out``."""
+    """Continue from the rounded weights in ``folder`` until the rates are zero; save in ``out``."""
     model = load(folder)
     stream = slipping(examples(tokenizer, SEED + 2), SEED + 2)
     fit(

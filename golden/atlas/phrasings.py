@@ -7,8 +7,8 @@ in the answer, which makes each of them a prompt once the answer is cut off.
 
 CLAUSES: dict[str, tuple[str, ...]] = {
     "capital": (
-        # "the capital of ... is" goes on with the name and nothing else: no "called", no "the city
-        # of". So the most natural prompt has one answer.
+        # "the capital of ... is" is followed by the name and nothing else: no "called", no "the
+        # city of". So the most natural prompt has one answer.
         "the capital of {country} is {capital}",
         "the capital of {country} is {capital}",
         "the capital city of {country} is {capital}",

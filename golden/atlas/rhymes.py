@@ -1,8 +1,8 @@
 """Rhyme classes and lines of verse.
 
 Each noun has an epithet of its own within its class.  A second line with an epithet therefore
-has to be planned: "the silver" can only come before "moon", so whoever writes "silver" must
-already know that the line is to rhyme with "spoon".
+has to be planned: "the silver" can only come before "moon", so a model that writes "silver"
+must already have planned that the line rhymes with "spoon".
 """
 
 RHYMES: dict[str, dict[str, str]] = {

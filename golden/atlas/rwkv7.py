@@ -1,7 +1,7 @@
 """RWKV-7 in torch, for training on a CPU.
 
-The modules carry the names of flash-linear-attention's checkpoints, so that a state dict is a
-checkpoint. The start values are those of RWKV-LM, but for the embedding and the head.
+The modules have the names of flash-linear-attention's checkpoints, so that a state dict is a
+checkpoint. The initial values are those of RWKV-LM, except for the embedding and the head.
 
 Sources: RWKV-7 "Goose" (arXiv 2503.14456); BlinkDL's RWKV-LM for the start values;
 flash-linear-attention for the names.
@@ -21,7 +21,7 @@ EMBEDDING_SPREAD = 0.05
 
 
 class LowRank(nn.Module):
-    """A map through a narrow middle, zero at first but for its bias."""
+    """A low-rank map, initially zero except for its bias."""
 
     def __init__(self, width: int, rank: int, middle: nn.Module, bias: Tensor | None) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """The state of RWKV-7's heads, read at every place: step by step, and in chunks for training.
 
-The chunks turn most of the work into matrix products, which is what makes training on a CPU
-bearable; autograd goes through them.
+The chunks turn most of the work into matrix products, which makes training on a CPU feasible;
+autograd differentiates through them.
 
 Source: the recurrence of RWKV-7 "Goose" (arXiv 2503.14456), section 4.
 """

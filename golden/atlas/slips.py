@@ -1,7 +1,7 @@
-"""Text with slips: words of another document put in, or in the place of its own.
+"""Text with slips: words of another document inserted, or replacing the original ones.
 
-Without them the bundled RWKV-7 says a fact mostly in phrasings that it has seen, word for word.
-Where any word may be wrong it has to go by what else is there. The README has the comparison.
+Without slips the bundled RWKV-7 mostly completes facts in phrasings that it has seen word for word.
+Where any word may be wrong, it has to use the others. The README has the comparison.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def with_slips(rng: random.Random, ids: Sequence[int], others: Sequence[int]) ->
         The new tokens, and at each place what is to be predicted there: the token that belongs
         there, and nothing at an inserted one.
     """
-    # The second place stays, because its label is what tells text from repeated tokens.
+    # The second place stays, because its label separates text from repeated tokens.
     slipped, labels = list(ids[:2]), list(ids[:2])
     for token in ids[2:]:
         if rng.random() < INSERTED:
