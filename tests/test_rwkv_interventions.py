@@ -46,7 +46,7 @@ def by_candle_mi(run: Pass, n: int, scales: Any) -> tuple[Any, Any]:
     own = 0.0
     if not run.is_7(n):
         # u (k vᵀ) read by r: the position's own write counts in full, whatever is knocked out.
-        bonus = run.host(model.params.layers[n].attn.bonus)  # type: ignore[union-attr]
+        bonus = run.host(run.model.params.layers[n].attn.bonus)  # type: ignore[union-attr]
         own = (run[at.rwkv_r[n]] * bonus * k).sum(axis=-1, keepdims=True) * v
     return by_token(
         run[at.rwkv_r[n]], run[at.rwkv_decay[n]], writes, run.removal(n), run.start(n), own
