@@ -24,7 +24,7 @@ import numpy as np
 import mi_ref
 from bench import report
 from bench.make_model import cached_model
-from mi_ref.params import ExpertsParams, LayerParams, Linear, MLPParams
+from mi_ref.params.params import ExpertsParams, LayerParams, Linear, MLPParams
 
 CLOCK = report.clock()
 

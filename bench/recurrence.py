@@ -25,7 +25,7 @@ import numpy as np
 from bench import report
 from bench.peers import disagreement
 from mi_ref import get_backend
-from mi_ref.recurrence_ops import recurrence
+from mi_ref.ops.recurrence import recurrence
 
 Array = np.ndarray[Any, Any]
 Terms = tuple[Array, Array, Array, Array, tuple[Array, Array] | None, Array]
@@ -50,7 +50,7 @@ def token_by_token(
     removal: tuple[Array, Array] | None,
     state: Array,
 ) -> tuple[Array, Array]:
-    """Compute the formulas directly, one position at a time; see `mi_ref.recurrence_ops`."""
+    """Compute the formulas directly, one position at a time; see `mi_ref.ops.recurrence`."""
     r, k, v, decay = map(np.ascontiguousarray, (r, k, v, decay))
     pair = None if removal is None else [np.ascontiguousarray(x) for x in removal]
     reads = []

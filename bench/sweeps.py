@@ -29,7 +29,7 @@ from bench.make_model import SHAPES, cached_model
 from bench.peers import load_huggingface
 from bench.run import REST
 from mi_ref.analysis import ablation, activation_patching
-from mi_ref.analysis.metrics import logit_difference
+from mi_ref.analysis.measure.metrics import logit_difference
 
 Numbers: TypeAlias = np.ndarray[Any, Any]
 """``[cell, 2]``: the logit difference, and the KL divergence from the clean run in nats."""

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import mi_ref
 from mi_ref import Model
-from mi_ref.analysis.ablation_parts import Method, What
-from mi_ref.analysis.dataset_ablation import dataset_ablation
-from mi_ref.analysis.dataset_effects import DatasetAblation
+from mi_ref.analysis.ablation.dataset import dataset_ablation
+from mi_ref.analysis.ablation.dataset_effects import DatasetAblation
+from mi_ref.analysis.ablation.parts import Method, What
 from mi_ref.cli.script import run
-from mi_ref.tables import Table
+from mi_ref.output.tables import Table
 
 COUNTRIES = ["France", "Italy", "Spain", "Peru", "Kenya", "Cuba", "Egypt", "Poland", "Norway",
              "Sweden", "Ireland", "Angola"]  # fmt: skip

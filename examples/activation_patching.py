@@ -16,7 +16,7 @@ import mi_ref
 from mi_ref import Model, at, do
 from mi_ref.analysis import PatchingGrid, activation_patching, head_patching
 from mi_ref.cli.script import run
-from mi_ref.tables import Table
+from mi_ref.output.tables import Table
 
 CLEAN, CORRUPTED = "The capital of Italy is", "The capital of France is"
 COUNTS = (1, 2, 4, 6, 8, 12)

@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 import mi_ref
+from mi_ref.checkpoints.find import find_checkpoint
+from mi_ref.checkpoints.inspect import Inspection
 from mi_ref.cli.script import run
-from mi_ref.hub import find_checkpoint
-from mi_ref.inspection import Inspection
 
 
 def disguise(config: Path, folder: Path, **changes: Any) -> Path:

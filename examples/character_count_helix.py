@@ -18,7 +18,7 @@ import mi_ref
 from mi_ref import Model
 from mi_ref.analysis import CharacterHelix, character_helix
 from mi_ref.cli.script import run
-from mi_ref.tables import Table
+from mi_ref.output.tables import Table
 
 FACTS = Path(__file__).parents[1] / "golden" / "atlas" / "facts.json"
 SENTENCES = (

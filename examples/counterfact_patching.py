@@ -15,8 +15,8 @@ import json
 from pathlib import Path
 
 import mi_ref
-from mi_ref.analysis.block_pairs import BlockPatchingPairs, block_patching_pairs
-from mi_ref.analysis.fact_pairs import FactPair
+from mi_ref.analysis.facts.block_pairs import BlockPatchingPairs, block_patching_pairs
+from mi_ref.analysis.facts.pairs import FactPair
 from mi_ref.cli.script import run
 
 FACTS = Path(__file__).parents[1] / "golden" / "atlas" / "facts.json"

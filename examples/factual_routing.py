@@ -15,7 +15,7 @@ import json
 from pathlib import Path
 
 import mi_ref
-from mi_ref.analysis.routing_pairs import FactualRoutingPairs, factual_routing_pairs
+from mi_ref.analysis.facts.routing_pairs import FactualRoutingPairs, factual_routing_pairs
 from mi_ref.cli.script import run
 
 FACTS = Path(__file__).parents[1] / "golden" / "atlas" / "facts.json"

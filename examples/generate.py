@@ -14,7 +14,7 @@ from time import perf_counter
 import mi_ref
 from mi_ref import Model
 from mi_ref.cli.script import run
-from mi_ref.tables import Table
+from mi_ref.output.tables import Table
 
 COUNT = 20
 

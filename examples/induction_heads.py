@@ -17,7 +17,7 @@ import numpy as np
 import mi_ref
 from mi_ref import Model, at, do
 from mi_ref.analysis import HeadScores, head_scores, repeated_tokens
-from mi_ref.analysis.distributions import log_softmax
+from mi_ref.analysis.measure.distributions import log_softmax
 from mi_ref.cli.script import run
 
 PERIOD = 24

@@ -15,7 +15,7 @@ from typing import Any
 import mi_ref
 from mi_ref import Hook, Model, at
 from mi_ref.cli.script import run
-from mi_ref.tables import Table
+from mi_ref.output.tables import Table
 
 CLEAN, SOURCE, ANSWER = "The capital of France is", "The capital of Italy is", " Rome"
 

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import mi_ref
 from mi_ref import Model, at
-from mi_ref.analysis.patching_grid import PatchingGrid
-from mi_ref.analysis.path_patching import Receiver, path_patching
+from mi_ref.analysis.patching.grid import PatchingGrid
+from mi_ref.analysis.patching.paths import Receiver, path_patching
 from mi_ref.cli.script import run
-from mi_ref.tables import Table
+from mi_ref.output.tables import Table
 
 CLEAN, CORRUPTED = "The capital of Italy is", "The capital of France is"
 Strongest = tuple[int, int, float]

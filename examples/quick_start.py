@@ -14,7 +14,7 @@ import numpy as np
 import mi_ref
 from mi_ref import LayerSite, Model, at, do
 from mi_ref.cli.script import run
-from mi_ref.tables import Table
+from mi_ref.output.tables import Table
 
 PROMPT = "The capital of France is"
 

@@ -15,7 +15,7 @@ import mi_ref
 from mi_ref import Model
 from mi_ref.analysis import Feedback, embedding_direction, generate_with_feedback
 from mi_ref.cli.script import run
-from mi_ref.tables import Table
+from mi_ref.output.tables import Table
 
 FIRST = ("I went outside to see the rain,\n", "One day we came across the cat,\n",
          "He told a tale about the fox,\n")  # fmt: skip

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 import mi_ref
 from mi_ref import Model, state_knockout
-from mi_ref.analysis.comparison import Comparison, compare
-from mi_ref.analysis.rwkv_reads import state_reads
-from mi_ref.analysis.rwkv_state import half_lives
+from mi_ref.analysis.measure.comparison import Comparison, compare
+from mi_ref.analysis.recurrent.reads import state_reads
+from mi_ref.analysis.recurrent.state import half_lives
 from mi_ref.cli.script import run
 
 

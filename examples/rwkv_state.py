@@ -13,7 +13,7 @@ from __future__ import annotations
 import mi_ref
 from mi_ref import Model, Run, state_knockout, token_removal
 from mi_ref.cli.script import run
-from mi_ref.tables import Table
+from mi_ref.output.tables import Table
 
 BEFORE, SOURCE, AFTER = "The capital of France", "The capital of Italy", " is"
 SUBJECT, ANSWER, OTHER = " France", " Paris", " Rome"

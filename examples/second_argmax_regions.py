@@ -14,7 +14,7 @@ from math import atan2, degrees
 
 from mi_ref import algzoo
 from mi_ref.cli.script import run
-from mi_ref.tables import Table
+from mi_ref.output.tables import Table
 
 RIGHT = (45.0, 225.0)
 

@@ -11,7 +11,11 @@ from __future__ import annotations
 
 import mi_ref
 from mi_ref import Model
-from mi_ref.analysis.token_positions import TokenPositions, convert_positions, token_positions
+from mi_ref.analysis.geometry.token_positions import (
+    TokenPositions,
+    convert_positions,
+    token_positions,
+)
 from mi_ref.cli.script import run
 
 TEXT, PART = "The Eiffel Tower is located in Paris, France.", " Paris"

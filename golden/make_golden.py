@@ -26,13 +26,13 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from golden.capture import Arrays, capture, true_float64
-from golden.capture_tables import FAMILIES
-from golden.case import Case
+from golden.capture.modules import Arrays, capture, true_float64
+from golden.capture.tables import FAMILIES
 from golden.cases import CASES
-from golden.check_rope import check_rope
-from golden.checks import check_identities, check_logits, relative_error, worst_error
-from golden.rwkv_record import MODEL_TYPES as RWKV, record_rwkv
+from golden.cases.case import Case
+from golden.check.arrays import check_identities, check_logits, relative_error, worst_error
+from golden.check.rope import check_rope
+from golden.rwkv.record import MODEL_TYPES as RWKV, record_rwkv
 
 GOLDEN = Path(__file__).parent
 FILES = ("config_hub.json", "config.json", "model.safetensors", "expected.safetensors")

@@ -15,7 +15,7 @@ from pathlib import Path
 import mi_ref
 from golden.cases import CASES
 from mi_ref.families import FAMILIES
-from mi_ref.tables import Table
+from mi_ref.output.tables import Table
 from mi_ref.testing import GoldenCase, golden_cases, golden_errors
 
 DTYPES = ("float64", "float32")

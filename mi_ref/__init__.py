@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mi_ref import algzoo as algzoo, analysis as analysis, do as do, testing as testing
     from mi_ref.backend import Backend as Backend, get_backend as get_backend
-    from mi_ref.cache import Cache as Cache
-    from mi_ref.edit_files import load_edits as load_edits, save_edits as save_edits
+    from mi_ref.checkpoints.inspect import inspect_checkpoint as inspect_checkpoint
+    from mi_ref.edits.files import load_edits as load_edits, save_edits as save_edits
+    from mi_ref.edits.state import (
+        state_knockout as state_knockout,
+        state_steering as state_steering,
+        token_removal as token_removal,
+    )
     from mi_ref.errors import (
         ArgumentError as ArgumentError,
         BackendError as BackendError,
@@ -30,18 +35,13 @@ if TYPE_CHECKING:
         TokenError as TokenError,
         WeightError as WeightError,
     )
-    from mi_ref.hooks import Hook as Hook, capture as capture
-    from mi_ref.inspection import inspect_checkpoint as inspect_checkpoint
-    from mi_ref.loading import from_pretrained as from_pretrained
+    from mi_ref.hooks.cache import Cache as Cache
+    from mi_ref.hooks.capture import Hook as Hook, capture as capture
+    from mi_ref.hooks.sites import GlobalSite as GlobalSite, LayerSite as LayerSite, at as at
+    from mi_ref.load import from_pretrained as from_pretrained
     from mi_ref.model import Model as Model
     from mi_ref.run import Run as Run
-    from mi_ref.sites import GlobalSite as GlobalSite, LayerSite as LayerSite, at as at
-    from mi_ref.state import LayerState as LayerState, State as State
-    from mi_ref.state_interventions import (
-        state_knockout as state_knockout,
-        state_steering as state_steering,
-        token_removal as token_removal,
-    )
+    from mi_ref.state.state import LayerState as LayerState, State as State
 
 _HOME = {
     "ArgumentError": "errors",

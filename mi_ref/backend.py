@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from mi_ref._typing import Array, DType, Namespace
 from mi_ref.errors import BackendError
-from mi_ref.ops import Ops
+from mi_ref.ops.ops import Ops
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint

@@ -14,15 +14,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypedDict, Unpack
 
 from mi_ref._typing import Array
-from mi_ref.attention_edits import Knockout, ScalePattern, SetPattern
-from mi_ref.hooks import Hook
-from mi_ref.interventions import Places
-from mi_ref.value_edits import Add, Apply, Fill, Mean, MeanOver, ProjectOut, Replace, Scale
-from mi_ref.where import where_of
+from mi_ref.edits.edges import Knockout, ScalePattern, SetPattern
+from mi_ref.edits.intervention import Places
+from mi_ref.edits.values import Add, Apply, Fill, Mean, MeanOver, ProjectOut, Replace, Scale
+from mi_ref.edits.where import where_of
+from mi_ref.hooks.capture import Hook
 
 
 class Where(TypedDict, total=False):
-    """Where an intervention acts; see `mi_ref.interventions.Intervention`."""
+    """Where an intervention acts; see `mi_ref.edits.intervention.Intervention`."""
 
     positions: Places
     heads: Places

@@ -6,17 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
-from mi_ref import decoder, rwkv
 from mi_ref._typing import Array, DType, Float
 from mi_ref.backend import Backend
-from mi_ref.cache import Cache
+from mi_ref.checkpoints.identity import Identity
+from mi_ref.checkpoints.source import Source
 from mi_ref.compute import Compute
-from mi_ref.config import DecoderConfig
+from mi_ref.config.decoder import DecoderConfig
 from mi_ref.errors import HookError
-from mi_ref.hook_points import HookPoints
-from mi_ref.hooks import CaptureLike, EditFunction, Edits
-from mi_ref.identity import Identity
-from mi_ref.inputs import (
+from mi_ref.forward import decoder, rwkv
+from mi_ref.forward.plan import NO_TAP, HookPlan, Pass
+from mi_ref.forward.start import (
     Start,
     check_length,
     check_residual,
@@ -24,18 +23,19 @@ from mi_ref.inputs import (
     read_prompt,
     read_residual,
 )
-from mi_ref.origin import Origin
-from mi_ref.padding import PaddingSide
-from mi_ref.params import DecoderParams, RecurrentLayerParams, TimeMix6Params
-from mi_ref.plan import NO_TAP, HookPlan, Pass
+from mi_ref.hooks.cache import Cache
+from mi_ref.hooks.capture import CaptureLike, EditFunction, Edits
+from mi_ref.hooks.catalog import HookPoints
+from mi_ref.hooks.selectors import Selector
+from mi_ref.hooks.sites import Site, at
+from mi_ref.output.origin import Origin
+from mi_ref.params.params import DecoderParams, RecurrentLayerParams, TimeMix6Params
+from mi_ref.params.views import WeightViews
 from mi_ref.run import Run
-from mi_ref.selection import Selector
-from mi_ref.sites import Site, at
-from mi_ref.source import Source
-from mi_ref.state import State, check_state
-from mi_ref.text import Prompt, TextMethods
-from mi_ref.tokenizer import Tokenizer
-from mi_ref.weight_views import WeightViews
+from mi_ref.state.state import State, check_state
+from mi_ref.text.padding import PaddingSide
+from mi_ref.text.prompt import Prompt, TextMethods
+from mi_ref.text.tokenizer import Tokenizer
 
 LogitsWanted: TypeAlias = Literal["all", "last", "none"]
 """Which positions to unembed."""

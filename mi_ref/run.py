@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 from mi_ref._typing import Array, Bool, Float, Int
 from mi_ref.backend import Backend
-from mi_ref.cache import Cache
-from mi_ref.config import DecoderConfig
+from mi_ref.config.decoder import DecoderConfig
 from mi_ref.errors import ShapeError
-from mi_ref.origin import Origin
-from mi_ref.padding import Padding
-from mi_ref.selection import Selector
-from mi_ref.state import State
-from mi_ref.tables import Table
+from mi_ref.hooks.cache import Cache
+from mi_ref.hooks.selectors import Selector
+from mi_ref.output.origin import Origin
+from mi_ref.output.tables import Table
+from mi_ref.state.state import State
+from mi_ref.text.padding import Padding
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 ``assert_close`` compares an array with the expected one; `GoldenCase` reads the recorded forward
 passes of ``golden/``, and `golden_errors` gives a model's error at each of their hooks::
 
-    case = GoldenCase(Path("golden/llama2"))
+    case = GoldenCase(Path("golden/data/llama2"))
     model = mi_ref.from_pretrained(case.folder, backend="mine", dtype="float64")
     assert max(golden_errors(model, case).values()) <= 1e-12
 """
@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from mi_ref.backend import Backend
+from mi_ref.checkpoints.safetensors import HostArray
+from mi_ref.hooks.sites import ALL_SITES
 from mi_ref.model import Model
-from mi_ref.sites import ALL_SITES
-from mi_ref.weights import HostArray
 
 
 def relative_error(actual: HostArray, desired: HostArray) -> float:
@@ -108,7 +108,7 @@ class GoldenCase:
 
     @cached_property
     def _arrays(self) -> dict[str, HostArray]:
-        # Not with mi_ref.weights, which refuses the minus infinity of masked scores as damage.
+        # Not with mi_ref.checkpoints.safetensors, which refuses the minus infinity of masked scores as damage.
         from safetensors.numpy import load_file
 
         arrays: dict[str, HostArray] = load_file(self.folder / "expected.safetensors")

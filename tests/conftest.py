@@ -18,16 +18,17 @@ from typing import Any
 import huggingface_hub
 import numpy as np
 import pytest
-from golden_copies import Altered, altered_copy
-from hub_repos import repos
-from hub_server import HubServer, point_to
 from huggingface_hub import constants
 from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
 
 import mi_ref
-from mi_ref import Backend, Model, get_backend, hub
-from mi_ref.ops import Op, Ops, standard_ops
+from mi_ref import Backend, Model, get_backend
+from mi_ref.checkpoints import find as hub
+from mi_ref.ops.ops import Op, Ops, standard_ops
 from mi_ref.testing import golden_cases
+from tests.fixtures.golden_copies import Altered, altered_copy
+from tests.fixtures.hub_repos import repos
+from tests.fixtures.hub_server import HubServer, point_to
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -119,7 +120,7 @@ def guard(op: Op) -> Op:
     """Return `op`, given read-only every array that it may not overwrite."""
 
     def call(*args: Any, **options: Any) -> Any:
-        # By the definitions in mi_ref.ops.
+        # By the definitions in mi_ref.ops.ops.
         spared = 1 if options.get("overwrite") else 0
         locked = [_locked(x) if n >= spared else x for n, x in enumerate(args)]
         return op(*locked, **{key: _locked(x) for key, x in options.items()})
@@ -170,7 +171,7 @@ def _load(case: str, backend: Backend, dtype: str) -> Model:
     # By the backend's name: `get_backend` makes a new object on each call.
     key = case, backend.name, dtype
     if key not in _LOADED:
-        folder = ROOT / "golden" / case
+        folder = ROOT / "golden" / "data" / case
         _LOADED[key] = mi_ref.from_pretrained(folder, backend=backend, dtype=dtype)
     return _LOADED[key]
 
@@ -270,7 +271,9 @@ def server(hub_client: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubSer
 @pytest.fixture
 def altered(repository: Path, tmp_path: Path) -> Altered:
     """Write a copy of a golden model's folder with changed tensors."""
-    return lambda case, change: altered_copy(repository / "golden" / case, tmp_path, change)
+    return lambda case, change: altered_copy(
+        repository / "golden" / "data" / case, tmp_path, change
+    )
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ from typing import Any
 
 from mi_ref.backend import Backend
 from mi_ref.errors import BackendError
-from mi_ref.ops import standard_ops
+from mi_ref.ops.ops import standard_ops
 
 
 def backend(device: str | int | None = None) -> Backend:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from mi_ref._typing import Array, DType, Float
 from mi_ref.algzoo.weight_shapes import Axes, misfits
 from mi_ref.backend import DTYPES, Backend, get_backend
+from mi_ref.checkpoints.source import Source
 from mi_ref.errors import ShapeError, WeightError
-from mi_ref.source import Source
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, kw_only=True)

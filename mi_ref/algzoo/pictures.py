@@ -7,7 +7,7 @@ from math import cos, radians, sin
 from typing import TYPE_CHECKING
 
 from mi_ref.algzoo.findings import Findings
-from mi_ref.analysis import plots
+from mi_ref.output import plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from mi_ref.algzoo.activation_patterns import PatternCounts
 from mi_ref.algzoo.findings import Findings
 from mi_ref.algzoo.networks import Network
 from mi_ref.algzoo.scores import ClassScore, Surprise, ValueScore
-from mi_ref.source import versions
+from mi_ref.checkpoints.source import versions
 
 
 def record(report: Findings) -> dict[str, Any]:

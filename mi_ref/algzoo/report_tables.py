@@ -6,7 +6,7 @@ from mi_ref.algzoo.ablation import Cut
 from mi_ref.algzoo.findings import Findings
 from mi_ref.algzoo.rnn import Rnn
 from mi_ref.algzoo.scores import WEIGHT_BITS, ClassScore, Surprise, ValueScore
-from mi_ref.tables import Table
+from mi_ref.output.tables import Table
 
 _PAIRS = 5
 _ROLES = 3

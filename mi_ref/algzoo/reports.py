@@ -21,9 +21,9 @@ from mi_ref.algzoo.scores import score, surprise
 from mi_ref.algzoo.standard_form import standardise
 from mi_ref.algzoo.tasks import TASKS, Task
 from mi_ref.algzoo.weight_files import BUNDLED
-from mi_ref.analysis.result import Result
 from mi_ref.errors import ConfigError, ShapeError, WeightError
-from mi_ref.tables import Table
+from mi_ref.output.result import Result
+from mi_ref.output.tables import Table
 
 
 @dataclass(frozen=True, slots=True, repr=False)

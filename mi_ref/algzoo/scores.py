@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mi_ref._typing import Array
 from mi_ref.algzoo.networks import Network
 from mi_ref.algzoo.tasks import Task
-from mi_ref.analysis.distributions import log_softmax
+from mi_ref.analysis.measure.distributions import log_softmax
 from mi_ref.errors import ShapeError
 
 WEIGHT_BITS = 32

@@ -14,9 +14,9 @@ from mi_ref.algzoo.attention import Attention
 from mi_ref.algzoo.networks import Network
 from mi_ref.algzoo.rnn import Rnn
 from mi_ref.backend import Backend, get_backend
+from mi_ref.checkpoints.safetensors import Weights
+from mi_ref.checkpoints.source import Source
 from mi_ref.errors import HubError, WeightError
-from mi_ref.source import Source
-from mi_ref.weights import Weights
 
 BUNDLED = {"second-argmax-h2-n2": "second_argmax", "longest-cycle-h4-n4": "longest_cycle"}
 """Networks that come with this package, each with the task it was trained for."""

@@ -13,134 +13,136 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mi_ref.analysis import metrics as metrics
-    from mi_ref.analysis.ablation import Ablation as Ablation, ablation as ablation
-    from mi_ref.analysis.accumulated_residual import (
-        AccumulatedResidual as AccumulatedResidual,
-        accumulated_residual as accumulated_residual,
-    )
-    from mi_ref.analysis.activation_patching import (
-        activation_patching as activation_patching,
-        head_patching as head_patching,
-        neuron_patching as neuron_patching,
-    )
-    from mi_ref.analysis.attention_calibration import (
-        Calibration as Calibration,
-        calibrate as calibrate,
-    )
-    from mi_ref.analysis.attention_doses import AttentionDoseResponse as AttentionDoseResponse
-    from mi_ref.analysis.attention_knockout import (
-        AttentionKnockout as AttentionKnockout,
-        attention_knockout as attention_knockout,
-    )
-    from mi_ref.analysis.attention_patterns import (
-        AttentionPatterns as AttentionPatterns,
-        attention_patterns as attention_patterns,
-    )
-    from mi_ref.analysis.attention_steering import (
-        attention_dose_response as attention_dose_response,
-    )
-    from mi_ref.analysis.block_pairs import (
-        BlockPatchingPairs as BlockPatchingPairs,
-        block_patching_pairs as block_patching_pairs,
-    )
-    from mi_ref.analysis.block_patching import (
-        BlockPatching as BlockPatching,
-        block_patching as block_patching,
-    )
-    from mi_ref.analysis.causal_tracing import (
-        CausalTrace as CausalTrace,
-        causal_tracing as causal_tracing,
-    )
-    from mi_ref.analysis.character_helix import (
-        CharacterHelix as CharacterHelix,
-        character_helix as character_helix,
-    )
-    from mi_ref.analysis.comparison import (
-        Change as Change,
-        Comparison as Comparison,
-        compare as compare,
-    )
-    from mi_ref.analysis.dataset_ablation import dataset_ablation as dataset_ablation
-    from mi_ref.analysis.dataset_effects import (
+    from mi_ref.analysis.ablation.dataset import dataset_ablation as dataset_ablation
+    from mi_ref.analysis.ablation.dataset_effects import (
         DatasetAblation as DatasetAblation,
         PartEffects as PartEffects,
         Spread as Spread,
     )
-    from mi_ref.analysis.depth_loop import Feedback as Feedback
-    from mi_ref.analysis.effective_attention import (
-        effective_attention as effective_attention,
-        mix_by_recurrence as mix_by_recurrence,
-        relu_l1 as relu_l1,
+    from mi_ref.analysis.ablation.prompt import Ablation as Ablation, ablation as ablation
+    from mi_ref.analysis.attention.calibration import (
+        Calibration as Calibration,
+        calibrate as calibrate,
     )
-    from mi_ref.analysis.fact_pairs import FactPair as FactPair, LeftOut as LeftOut
-    from mi_ref.analysis.fact_pairs_file import read_fact_pairs as read_fact_pairs
-    from mi_ref.analysis.factual_routing import (
-        FactualRouting as FactualRouting,
-        factual_routing as factual_routing,
+    from mi_ref.analysis.attention.dose_response import (
+        AttentionDoseResponse as AttentionDoseResponse,
     )
-    from mi_ref.analysis.head_detectors import HeadScores as HeadScores, head_scores as head_scores
-    from mi_ref.analysis.knockout_grid import (
+    from mi_ref.analysis.attention.doses import (
+        attention_dose_response as attention_dose_response,
+    )
+    from mi_ref.analysis.attention.heads import HeadScores as HeadScores, head_scores as head_scores
+    from mi_ref.analysis.attention.knockout import (
+        AttentionKnockout as AttentionKnockout,
+        attention_knockout as attention_knockout,
+    )
+    from mi_ref.analysis.attention.knockout_grid import (
         KnockoutGrid as KnockoutGrid,
         knockout_grid as knockout_grid,
     )
-    from mi_ref.analysis.lens import Cell as Cell, LogitLens as LogitLens
-    from mi_ref.analysis.logit_attribution import (
-        LogitAttribution as LogitAttribution,
-        logit_attribution as logit_attribution,
+    from mi_ref.analysis.attention.patterns import (
+        AttentionPatterns as AttentionPatterns,
+        attention_patterns as attention_patterns,
     )
-    from mi_ref.analysis.logit_lens import logit_lens as logit_lens
-    from mi_ref.analysis.patching_grid import PatchingGrid as PatchingGrid
-    from mi_ref.analysis.path_patching import path_patching as path_patching
-    from mi_ref.analysis.path_routes import Receiver as Receiver
-    from mi_ref.analysis.pca import Pca as Pca, pca as pca
-    from mi_ref.analysis.probes import Probes as Probes, linear_probes as linear_probes
-    from mi_ref.analysis.recurrent_feedback import (
-        RecurrentFeedback as RecurrentFeedback,
-        embedding_direction as embedding_direction,
-        generate_with_feedback as generate_with_feedback,
-        recurrent_feedback as recurrent_feedback,
+    from mi_ref.analysis.attention.repeated_tokens import repeated_tokens as repeated_tokens
+    from mi_ref.analysis.facts.block_pairs import (
+        BlockPatchingPairs as BlockPatchingPairs,
+        block_patching_pairs as block_patching_pairs,
     )
-    from mi_ref.analysis.repeated_tokens import repeated_tokens as repeated_tokens
-    from mi_ref.analysis.residual_decomposition import (
-        ResidualDecomposition as ResidualDecomposition,
-        residual_decomposition as residual_decomposition,
+    from mi_ref.analysis.facts.pairs import FactPair as FactPair, LeftOut as LeftOut
+    from mi_ref.analysis.facts.pairs_file import read_fact_pairs as read_fact_pairs
+    from mi_ref.analysis.facts.routing import (
+        FactualRouting as FactualRouting,
+        factual_routing as factual_routing,
     )
-    from mi_ref.analysis.routing_pairs import (
+    from mi_ref.analysis.facts.routing_pairs import (
         FactualRoutingPairs as FactualRoutingPairs,
         factual_routing_pairs as factual_routing_pairs,
     )
-    from mi_ref.analysis.rwkv_reads import StateReads as StateReads, state_reads as state_reads
-    from mi_ref.analysis.rwkv_state import (
-        HalfLives as HalfLives,
-        StateNorms as StateNorms,
-        half_lives as half_lives,
-        state_norms as state_norms,
+    from mi_ref.analysis.geometry.helix import (
+        CharacterHelix as CharacterHelix,
+        character_helix as character_helix,
     )
-    from mi_ref.analysis.rwkv_state_sweeps import (
-        state_knockout_sweep as state_knockout_sweep,
-        state_patching as state_patching,
-        state_steering_sweep as state_steering_sweep,
-    )
-    from mi_ref.analysis.state_grid import StateGrid as StateGrid
-    from mi_ref.analysis.steering import (
-        SteeringVector as SteeringVector,
-        steering_vector as steering_vector,
-    )
-    from mi_ref.analysis.steering_convergence import (
-        SteeringConvergence as SteeringConvergence,
-        steering_convergence as steering_convergence,
-    )
-    from mi_ref.analysis.steering_doses import (
-        DoseResponse as DoseResponse,
-        dose_response as dose_response,
-    )
-    from mi_ref.analysis.sweep import Sweep as Sweep, SweepCell as SweepCell, sweep as sweep
-    from mi_ref.analysis.token_positions import (
+    from mi_ref.analysis.geometry.pca import Pca as Pca, pca as pca
+    from mi_ref.analysis.geometry.probes import Probes as Probes, linear_probes as linear_probes
+    from mi_ref.analysis.geometry.token_positions import (
         TokenPositions as TokenPositions,
         convert_positions as convert_positions,
         label_spans as label_spans,
         token_positions as token_positions,
     )
+    from mi_ref.analysis.lens.logit_lens import logit_lens as logit_lens
+    from mi_ref.analysis.lens.result import Cell as Cell, LogitLens as LogitLens
+    from mi_ref.analysis.measure.comparison import (
+        Change as Change,
+        Comparison as Comparison,
+        compare as compare,
+    )
+    from mi_ref.analysis.patching.activations import (
+        activation_patching as activation_patching,
+        head_patching as head_patching,
+        neuron_patching as neuron_patching,
+    )
+    from mi_ref.analysis.patching.blocks import (
+        BlockPatching as BlockPatching,
+        block_patching as block_patching,
+    )
+    from mi_ref.analysis.patching.grid import PatchingGrid as PatchingGrid
+    from mi_ref.analysis.patching.paths import path_patching as path_patching
+    from mi_ref.analysis.patching.routes import Receiver as Receiver
+    from mi_ref.analysis.patching.tracing import (
+        CausalTrace as CausalTrace,
+        causal_tracing as causal_tracing,
+    )
+    from mi_ref.analysis.recurrent.depth_loop import Feedback as Feedback
+    from mi_ref.analysis.recurrent.effective_attention import (
+        effective_attention as effective_attention,
+        mix_by_recurrence as mix_by_recurrence,
+        relu_l1 as relu_l1,
+    )
+    from mi_ref.analysis.recurrent.feedback import (
+        RecurrentFeedback as RecurrentFeedback,
+        embedding_direction as embedding_direction,
+        generate_with_feedback as generate_with_feedback,
+        recurrent_feedback as recurrent_feedback,
+    )
+    from mi_ref.analysis.recurrent.grid import StateGrid as StateGrid
+    from mi_ref.analysis.recurrent.reads import StateReads as StateReads, state_reads as state_reads
+    from mi_ref.analysis.recurrent.state import (
+        HalfLives as HalfLives,
+        StateNorms as StateNorms,
+        half_lives as half_lives,
+        state_norms as state_norms,
+    )
+    from mi_ref.analysis.recurrent.sweeps import (
+        state_knockout_sweep as state_knockout_sweep,
+        state_patching as state_patching,
+        state_steering_sweep as state_steering_sweep,
+    )
+    from mi_ref.analysis.residual.accumulated import (
+        AccumulatedResidual as AccumulatedResidual,
+        accumulated_residual as accumulated_residual,
+    )
+    from mi_ref.analysis.residual.decomposition import (
+        ResidualDecomposition as ResidualDecomposition,
+        residual_decomposition as residual_decomposition,
+    )
+    from mi_ref.analysis.residual.logits import (
+        LogitAttribution as LogitAttribution,
+        logit_attribution as logit_attribution,
+    )
+    from mi_ref.analysis.steering.convergence import (
+        SteeringConvergence as SteeringConvergence,
+        steering_convergence as steering_convergence,
+    )
+    from mi_ref.analysis.steering.doses import (
+        DoseResponse as DoseResponse,
+        dose_response as dose_response,
+    )
+    from mi_ref.analysis.steering.vector import (
+        SteeringVector as SteeringVector,
+        steering_vector as steering_vector,
+    )
+    from mi_ref.analysis.sweeps.sweep import Sweep as Sweep, SweepCell as SweepCell, sweep as sweep
 
 _NAMES = {
     "ablation": ("Ablation", "ablation"),

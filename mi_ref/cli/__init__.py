@@ -9,7 +9,8 @@ import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
 
-from mi_ref.cli import (
+from mi_ref.cli import token_ids
+from mi_ref.cli.commands import (
     ablate as ablate,
     algzoo as algzoo,
     attribute as attribute,
@@ -19,7 +20,7 @@ from mi_ref.cli import (
     feedback as feedback,
     heads as heads,
     hooks as hooks,
-    inspection as inspection,
+    inspect as inspection,
     knockout as knockout,
     lens as lens,
     patch as patch,
@@ -29,7 +30,6 @@ from mi_ref.cli import (
     route as route,
     rwkv_state as rwkv_state,
     steer as steer,
-    token_ids,
     tokens as tokens,
     trace as trace,
 )

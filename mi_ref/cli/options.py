@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 if TYPE_CHECKING:
-    from mi_ref.analysis.sweep import SweepOptions
-    from mi_ref.interventions import Places
-    from mi_ref.sites import LayerSite
+    from mi_ref.analysis.sweeps.sweep import SweepOptions
+    from mi_ref.edits.intervention import Places
+    from mi_ref.hooks.sites import LayerSite
 
 Place: TypeAlias = int | Literal["all"]
 """A layer, head or position as it was given; negative ones count from the end."""
@@ -253,8 +253,8 @@ def layer_site(name: str) -> LayerSite:
         If there is none, or it belongs to no layer.
     """
     from mi_ref.errors import HookError
-    from mi_ref.naming import named_site
-    from mi_ref.sites import LayerSite
+    from mi_ref.hooks.names import named_site
+    from mi_ref.hooks.sites import LayerSite
 
     site = named_site(name)
     if not isinstance(site, LayerSite):

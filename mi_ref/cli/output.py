@@ -15,8 +15,8 @@ from mi_ref.errors import MiRefError
 
 if TYPE_CHECKING:
     from mi_ref import Model
-    from mi_ref.analysis.result import Result
-    from mi_ref.tables import Table
+    from mi_ref.output.result import Result
+    from mi_ref.output.tables import Table
 
 STDOUT = "-"
 USE_STATE = "Of recurrent models, mi-ref rwkv-state shows what each token reads."
@@ -39,7 +39,7 @@ def check(arguments: argparse.Namespace) -> None:
     plot = getattr(arguments, "plot", None)
     if plot is None:
         return
-    from mi_ref.analysis.lens_plot import check_plot
+    from mi_ref.analysis.lens.plot import check_plot
 
     check_output(plot)
     try:
@@ -179,7 +179,7 @@ def print_tokens(
 
 def write_record(path: str, record: Mapping[str, Any]) -> None:
     """Write a record as JSON to a file or, for ``-``, to standard output."""
-    from mi_ref.provenance import json_text, write_json
+    from mi_ref.output.files import json_text, write_json
 
     if path == STDOUT:
         sys.stdout.write(json_text(record))

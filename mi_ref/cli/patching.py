@@ -9,14 +9,14 @@ from mi_ref.cli import options, output
 
 if TYPE_CHECKING:
     from mi_ref import Model
-    from mi_ref.analysis.block_patching import BlockPatching
-    from mi_ref.analysis.metrics import Metric
-    from mi_ref.analysis.patching_grid import PatchingGrid
+    from mi_ref.analysis.measure.metrics import Metric
+    from mi_ref.analysis.patching.blocks import BlockPatching
+    from mi_ref.analysis.patching.grid import PatchingGrid
 
 
 def grid(arguments: argparse.Namespace, model: Model) -> PatchingGrid:
     """Patch positions, heads or neurons."""
-    from mi_ref.analysis.activation_patching import (
+    from mi_ref.analysis.patching.activations import (
         activation_patching,
         head_patching,
         neuron_patching,
@@ -42,7 +42,7 @@ def grid(arguments: argparse.Namespace, model: Model) -> PatchingGrid:
 
 def blocks(arguments: argparse.Namespace, model: Model) -> BlockPatching:
     """Patch blocks of layers."""
-    from mi_ref.analysis.block_patching import block_patching
+    from mi_ref.analysis.patching.blocks import block_patching
 
     # The prompt that is patched, with its own answer, comes first.
     pairs = [(arguments.corrupted, arguments.other), (arguments.clean, arguments.target)]
@@ -64,8 +64,8 @@ def blocks(arguments: argparse.Namespace, model: Model) -> BlockPatching:
 
 def show_pairs(arguments: argparse.Namespace) -> None:
     """Patch blocks of layers in each pair of a file, and show what comes of it."""
-    from mi_ref.analysis.block_pairs import block_patching_pairs
-    from mi_ref.analysis.fact_pairs_file import read_fact_pairs
+    from mi_ref.analysis.facts.block_pairs import block_patching_pairs
+    from mi_ref.analysis.facts.pairs_file import read_fact_pairs
 
     pairs = read_fact_pairs(arguments.pairs)
     model = output.open_model(arguments)
@@ -82,8 +82,8 @@ def show_pairs(arguments: argparse.Namespace) -> None:
 
 def metric(arguments: argparse.Namespace, model: Model) -> Metric | None:
     """Return the logit difference of the two answers, what is not given being predicted."""
-    from mi_ref.analysis.block_patching import read_choice
-    from mi_ref.analysis.prompt_pair import read_pair
+    from mi_ref.analysis.arguments.prompts import read_pair
+    from mi_ref.analysis.patching.blocks import read_choice
 
     if arguments.target is None and arguments.other is None:
         return None

@@ -9,12 +9,12 @@ from mi_ref.cli import options, output
 
 if TYPE_CHECKING:
     from mi_ref import Model
-    from mi_ref.analysis.state_grid import StateGrid
+    from mi_ref.analysis.recurrent.grid import StateGrid
 
 
 def norms(arguments: argparse.Namespace, model: Model) -> None:
     """Show how large the state is, and how much each token changes it."""
-    from mi_ref.analysis.rwkv_state import state_norms
+    from mi_ref.analysis.recurrent.state import state_norms
 
     found = state_norms(
         model,
@@ -44,7 +44,7 @@ def half_lives(arguments: argparse.Namespace, model: Model) -> None:
     """Show how long each head keeps what is written."""
     from statistics import median
 
-    from mi_ref.analysis.rwkv_state import half_lives
+    from mi_ref.analysis.recurrent.state import half_lives
 
     found = half_lives(model, arguments.prompt, prepend_bos=arguments.bos)
     life, layer, head = max(
@@ -60,7 +60,7 @@ def half_lives(arguments: argparse.Namespace, model: Model) -> None:
 
 def reads(arguments: argparse.Namespace, model: Model) -> None:
     """Show what one position reads of each token."""
-    from mi_ref.analysis.rwkv_reads import state_reads
+    from mi_ref.analysis.recurrent.reads import state_reads
 
     (query,) = options.numbers(arguments.position) or [-1]
     found = state_reads(model, arguments.prompt, query=query, prepend_bos=arguments.bos)
@@ -81,7 +81,7 @@ def reads(arguments: argparse.Namespace, model: Model) -> None:
 
 def changes(arguments: argparse.Namespace, model: Model) -> None:
     """Show what is left of the prediction when writes are kept away, or states patched."""
-    from mi_ref.analysis.lens_views import chance
+    from mi_ref.analysis.lens.views import chance
 
     patches = arguments.patch_from is not None
     found = (_patching if patches else _knockout if arguments.knockout else _steering)(
@@ -100,7 +100,7 @@ def changes(arguments: argparse.Namespace, model: Model) -> None:
 
 
 def _knockout(arguments: argparse.Namespace, model: Model) -> StateGrid:
-    from mi_ref.analysis.rwkv_state_sweeps import state_knockout_sweep
+    from mi_ref.analysis.recurrent.sweeps import state_knockout_sweep
 
     return state_knockout_sweep(
         model,
@@ -114,7 +114,7 @@ def _knockout(arguments: argparse.Namespace, model: Model) -> StateGrid:
 
 
 def _steering(arguments: argparse.Namespace, model: Model) -> StateGrid:
-    from mi_ref.analysis.rwkv_state_sweeps import state_steering_sweep
+    from mi_ref.analysis.recurrent.sweeps import state_steering_sweep
 
     return state_steering_sweep(
         model,
@@ -129,8 +129,8 @@ def _steering(arguments: argparse.Namespace, model: Model) -> StateGrid:
 
 
 def _patching(arguments: argparse.Namespace, model: Model) -> StateGrid:
-    from mi_ref.analysis.prompt_pair import one_prompt
-    from mi_ref.analysis.rwkv_state_sweeps import state_patching
+    from mi_ref.analysis.arguments.prompts import one_prompt
+    from mi_ref.analysis.recurrent.sweeps import state_patching
     from mi_ref.errors import TokenError
 
     texts = arguments.prompt, arguments.patch_from

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 def steer(arguments: argparse.Namespace, model: Model) -> None:
     """Scale or set the edge's weight, and show what comes of it."""
-    from mi_ref.analysis.attention_steering import attention_dose_response
-    from mi_ref.analysis.lens_views import chance
+    from mi_ref.analysis.attention.doses import attention_dose_response
+    from mi_ref.analysis.lens.views import chance
 
     found = attention_dose_response(
         model,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from mi_ref.config import DecoderConfig
+from mi_ref.config.decoder import DecoderConfig
 from mi_ref.families import (
     gemma,
     gemma2,
@@ -28,8 +28,8 @@ from mi_ref.families import (
     rwkv7,
     starcoder2,
 )
-from mi_ref.hf_config import HfConfig
-from mi_ref.weight_names import WeightNames
+from mi_ref.families.reading.config_file import HfConfig
+from mi_ref.families.reading.weight_names import WeightNames
 
 
 @dataclass(frozen=True, slots=True)

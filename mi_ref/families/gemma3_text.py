@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mi_ref.config import Attention, Causal, DecoderConfig, GatedMLP, QKNorm, RMSNorm
-from mi_ref.families.names import ATTENTION, GATED, QK_NORMS, SANDWICH, llama_like
-from mi_ref.families.transformer import block, score_cap, transformer
-from mi_ref.hf_config import HfConfig
-from mi_ref.layer_types import FULL, SLIDING, masks, read_layer_types, read_mask
-from mi_ref.rope_config import read_rope_by_type
+from mi_ref.config.decoder import Attention, Causal, DecoderConfig, GatedMLP, QKNorm, RMSNorm
+from mi_ref.families.reading.config_file import HfConfig
+from mi_ref.families.reading.llama_names import ATTENTION, GATED, QK_NORMS, SANDWICH, llama_like
+from mi_ref.families.reading.rope_keys import read_rope_by_type
+from mi_ref.families.reading.transformer import block, score_cap, transformer
+from mi_ref.families.reading.window_keys import FULL, SLIDING, masks, read_layer_types, read_mask
 
 WEIGHT_NAMES = llama_like(ATTENTION, QK_NORMS, SANDWICH, GATED)
 

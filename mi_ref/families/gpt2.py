@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mi_ref.config import Attention, Causal, DecoderConfig, LayerNorm, PlainMLP
-from mi_ref.families.transformer import block, transformer
-from mi_ref.hf_config import HfConfig
-from mi_ref.weight_names import Fused, WeightNames
+from mi_ref.config.decoder import Attention, Causal, DecoderConfig, LayerNorm, PlainMLP
+from mi_ref.families.reading.config_file import HfConfig
+from mi_ref.families.reading.transformer import block, transformer
+from mi_ref.families.reading.weight_names import Fused, WeightNames
 
 WEIGHT_NAMES = WeightNames(
     prefix="transformer.",

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mi_ref.config import Attention, Causal, DecoderConfig, LayerNorm, PlainMLP
-from mi_ref.families.names import NORMS
-from mi_ref.families.transformer import block, transformer
-from mi_ref.hf_config import HfConfig
-from mi_ref.rope_config import read_rope
-from mi_ref.weight_names import Fused, WeightNames
+from mi_ref.config.decoder import Attention, Causal, DecoderConfig, LayerNorm, PlainMLP
+from mi_ref.families.reading.config_file import HfConfig
+from mi_ref.families.reading.llama_names import NORMS
+from mi_ref.families.reading.rope_keys import read_rope
+from mi_ref.families.reading.transformer import block, transformer
+from mi_ref.families.reading.weight_names import Fused, WeightNames
 
 WEIGHT_NAMES = WeightNames(
     prefix="gpt_neox.",

@@ -9,11 +9,11 @@ Source: transformers 5.23.0 ``models/llama``; arXiv:2302.13971, 2307.09288, 2407
 
 from __future__ import annotations
 
-from mi_ref.config import Attention, Causal, DecoderConfig, GatedMLP, RMSNorm
-from mi_ref.families.names import ATTENTION, GATED, NORMS, llama_like
-from mi_ref.families.transformer import block, transformer
-from mi_ref.hf_config import HfConfig
-from mi_ref.rope_config import read_rope
+from mi_ref.config.decoder import Attention, Causal, DecoderConfig, GatedMLP, RMSNorm
+from mi_ref.families.reading.config_file import HfConfig
+from mi_ref.families.reading.llama_names import ATTENTION, GATED, NORMS, llama_like
+from mi_ref.families.reading.rope_keys import read_rope
+from mi_ref.families.reading.transformer import block, transformer
 
 WEIGHT_NAMES = llama_like(ATTENTION, NORMS, GATED)
 

@@ -8,11 +8,11 @@ Source: transformers 5.23.0 ``models/olmo2``; arXiv:2501.00656.
 
 from __future__ import annotations
 
-from mi_ref.config import Attention, Causal, DecoderConfig, GatedMLP, QKNorm, RMSNorm
-from mi_ref.families.names import ATTENTION, GATED, POST_NORMS, QK_NORMS, llama_like
-from mi_ref.families.transformer import block, transformer
-from mi_ref.hf_config import HfConfig
-from mi_ref.rope_config import read_rope
+from mi_ref.config.decoder import Attention, Causal, DecoderConfig, GatedMLP, QKNorm, RMSNorm
+from mi_ref.families.reading.config_file import HfConfig
+from mi_ref.families.reading.llama_names import ATTENTION, GATED, POST_NORMS, QK_NORMS, llama_like
+from mi_ref.families.reading.rope_keys import read_rope
+from mi_ref.families.reading.transformer import block, transformer
 
 WEIGHT_NAMES = llama_like(ATTENTION, QK_NORMS, POST_NORMS, GATED)
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mi_ref.config import Attention, Causal, DecoderConfig, LayerNorm, PlainMLP, QKNorm
-from mi_ref.families.names import ATTENTION, llama_like
-from mi_ref.families.transformer import block, transformer
-from mi_ref.hf_config import HfConfig
-from mi_ref.rope_config import read_rope
+from mi_ref.config.decoder import Attention, Causal, DecoderConfig, LayerNorm, PlainMLP, QKNorm
+from mi_ref.families.reading.config_file import HfConfig
+from mi_ref.families.reading.llama_names import ATTENTION, llama_like
+from mi_ref.families.reading.rope_keys import read_rope
+from mi_ref.families.reading.transformer import block, transformer
 
 WEIGHT_NAMES = replace(
     llama_like(

@@ -9,13 +9,13 @@ Source: transformers 5.23.0 ``models/phi3``; arXiv:2404.14219, 2402.13753 (longr
 
 from __future__ import annotations
 
-from mi_ref.config import Attention, DecoderConfig, GatedMLP, RMSNorm
-from mi_ref.families.names import ATTENTION, GATED, NORMS, llama_like
-from mi_ref.families.transformer import block, transformer
-from mi_ref.hf_config import HfConfig
-from mi_ref.layer_types import read_mask
-from mi_ref.rope_config import read_rope
-from mi_ref.weight_names import Fused
+from mi_ref.config.decoder import Attention, DecoderConfig, GatedMLP, RMSNorm
+from mi_ref.families.reading.config_file import HfConfig
+from mi_ref.families.reading.llama_names import ATTENTION, GATED, NORMS, llama_like
+from mi_ref.families.reading.rope_keys import read_rope
+from mi_ref.families.reading.transformer import block, transformer
+from mi_ref.families.reading.weight_names import Fused
+from mi_ref.families.reading.window_keys import read_mask
 
 WEIGHT_NAMES = llama_like(
     ATTENTION,

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mi_ref.config import Attention, Causal, DecoderConfig, GatedMLP, RMSNorm
-from mi_ref.families.names import ATTENTION, GATED, NORMS, llama_like
-from mi_ref.families.transformer import block, transformer
-from mi_ref.hf_config import HfConfig
-from mi_ref.layer_types import read_switched_masks
-from mi_ref.rope_config import read_rope
+from mi_ref.config.decoder import Attention, Causal, DecoderConfig, GatedMLP, RMSNorm
+from mi_ref.families.reading.config_file import HfConfig
+from mi_ref.families.reading.llama_names import ATTENTION, GATED, NORMS, llama_like
+from mi_ref.families.reading.rope_keys import read_rope
+from mi_ref.families.reading.transformer import block, transformer
+from mi_ref.families.reading.window_keys import read_switched_masks
 
 WEIGHT_NAMES = llama_like(ATTENTION, NORMS, GATED)
 

@@ -10,11 +10,11 @@ Source: BlinkDL, ChatRWKV ``RWKV_v6_demo.py``; arXiv:2404.05892; the checkpoints
 
 from __future__ import annotations
 
-from mi_ref.config import ChannelMix, DecoderConfig, LayerNorm, TimeMix6
+from mi_ref.config.decoder import ChannelMix, DecoderConfig, LayerNorm, TimeMix6
 from mi_ref.families import rwkv6_fla
-from mi_ref.families.recurrent import Sizes, recurrent_decoder
-from mi_ref.hf_config import HfConfig
-from mi_ref.weight_names import Stored, WeightNames
+from mi_ref.families.reading.config_file import HfConfig
+from mi_ref.families.reading.fla import Sizes, recurrent_decoder
+from mi_ref.families.reading.weight_names import Stored, WeightNames
 
 # In the order of the stacked tensors of checkpoints.
 _STACKED = ("w", "k", "v", "r", "g")

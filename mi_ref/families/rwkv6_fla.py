@@ -9,10 +9,10 @@ Source: flash-linear-attention ``layers/rwkv6.py``, ``models/rwkv6``.
 
 from __future__ import annotations
 
-from mi_ref.config import DecoderConfig, TimeMix6
-from mi_ref.families.recurrent import fla_layout, read_fla, recurrent_decoder
-from mi_ref.hf_config import HfConfig
-from mi_ref.weight_names import Stored
+from mi_ref.config.decoder import DecoderConfig, TimeMix6
+from mi_ref.families.reading.config_file import HfConfig
+from mi_ref.families.reading.fla import fla_layout, read_fla, recurrent_decoder
+from mi_ref.families.reading.weight_names import Stored
 
 WEIGHT_NAMES = fla_layout(
     modules={

@@ -10,10 +10,10 @@ Source: BlinkDL, RWKV-LM ``RWKV-v7/rwkv_v7_numpy.py``; arXiv:2503.14456; flash-l
 
 from __future__ import annotations
 
-from mi_ref.config import DecoderConfig, TimeMix7
-from mi_ref.families.recurrent import fla_layout, read_fla, recurrent_decoder
-from mi_ref.hf_config import HfConfig
-from mi_ref.weight_names import Stored
+from mi_ref.config.decoder import DecoderConfig, TimeMix7
+from mi_ref.families.reading.config_file import HfConfig
+from mi_ref.families.reading.fla import fla_layout, read_fla, recurrent_decoder
+from mi_ref.families.reading.weight_names import Stored
 
 _INPUTS = ("r", "w", "k", "v", "a", "g")
 _MAPS = {"decay": "w", "rate": "a", "value_mix": "v"}

@@ -8,12 +8,12 @@ Source: transformers 5.23.0 ``models/starcoder2``; arXiv:2402.19173.
 
 from __future__ import annotations
 
-from mi_ref.config import Attention, DecoderConfig, LayerNorm, PlainMLP
-from mi_ref.families.names import ATTENTION, NORMS, llama_like
-from mi_ref.families.transformer import block, transformer
-from mi_ref.hf_config import HfConfig
-from mi_ref.layer_types import read_mask
-from mi_ref.rope_config import read_rope
+from mi_ref.config.decoder import Attention, DecoderConfig, LayerNorm, PlainMLP
+from mi_ref.families.reading.config_file import HfConfig
+from mi_ref.families.reading.llama_names import ATTENTION, NORMS, llama_like
+from mi_ref.families.reading.rope_keys import read_rope
+from mi_ref.families.reading.transformer import block, transformer
+from mi_ref.families.reading.window_keys import read_mask
 
 WEIGHT_NAMES = llama_like(ATTENTION, NORMS, {"mlp_in": "mlp.c_fc", "mlp_out": "mlp.c_proj"})
 

@@ -1,0 +1,1 @@
+"""What breaks when a part is removed, on one prompt or on many."""

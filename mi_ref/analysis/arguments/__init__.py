@@ -1,0 +1,1 @@
+"""Reading what callers pass to analyses: prompts, places, numbers."""

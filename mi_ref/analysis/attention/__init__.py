@@ -1,0 +1,1 @@
+"""Where heads look, and what each of those looks does."""

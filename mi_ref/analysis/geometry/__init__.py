@@ -1,0 +1,1 @@
+"""The shape of activations: components, probes, positions, helices."""

@@ -1,0 +1,1 @@
+"""Measures of predictions: metrics, divergences, comparisons of two runs."""

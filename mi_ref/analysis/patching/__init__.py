@@ -1,0 +1,1 @@
+"""Which activation of one prompt, put into another, carries the answer."""

@@ -1,0 +1,1 @@
+"""Who writes the residual stream and the logits."""

@@ -1,0 +1,1 @@
+"""Directions added to the residual stream, dose by dose."""

@@ -1,0 +1,1 @@
+"""Many edited runs as rows of few batches, on any executor, resumable."""

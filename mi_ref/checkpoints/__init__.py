@@ -1,0 +1,1 @@
+"""From a name to the parts of a model: find, open, recognise, check, read."""

@@ -1,0 +1,1 @@
+"""The structure of a model as data, without a family's name."""

@@ -1,0 +1,1 @@
+"""Interventions as data: what they change, where they act, and their files."""

@@ -1,0 +1,1 @@
+"""What families share: reading config files behind a fence, and naming weights."""

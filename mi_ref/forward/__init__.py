@@ -1,0 +1,1 @@
+"""One forward pass: embed, run the layers, unembed, with a tap at every site."""

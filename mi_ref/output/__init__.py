@@ -1,0 +1,1 @@
+"""How results look and how they are kept: tables, pictures, progress, files."""

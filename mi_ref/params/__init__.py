@@ -1,0 +1,1 @@
+"""Weights as the forward pass reads them, and as TransformerLens shows them."""

@@ -1,0 +1,1 @@
+"""What earlier tokens leave behind for later ones, as a value."""
