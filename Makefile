@@ -12,7 +12,7 @@ test: .venv/dev
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto
 
 test-kernels: .venv/dev
-	$(BIN)/python tests/fixtures/kernels.py
+	$(BIN)/python -m tests.fixtures.kernels
 
 lint: .venv/dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -34,7 +34,7 @@ from golden.check.arrays import check_identities, check_logits, relative_error, 
 from golden.check.rope import check_rope
 from golden.rwkv.record import MODEL_TYPES as RWKV, record_rwkv
 
-GOLDEN = Path(__file__).parent
+GOLDEN = Path(__file__).parent / "data"
 FILES = ("config_hub.json", "config.json", "model.safetensors", "expected.safetensors")
 
 
@@ -225,7 +225,7 @@ def main() -> None:
             for path in sorted(new.iterdir()):
                 golden = GOLDEN / name / path.name
                 if not options.check:
-                    golden.parent.mkdir(exist_ok=True)
+                    golden.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, golden)
                 elif golden.read_bytes() != path.read_bytes():
                     raise SystemExit(f"{golden} differs from what this machine writes")

@@ -30,12 +30,14 @@ def main() -> None:
     parser.add_argument("--cases", action="store_true", help="rows of golden/README.md")
     options = parser.parse_args()
     if options.cases:
-        print("\n".join(case_rows(golden_cases(Path(__file__).parent))))
+        print("\n".join(case_rows(golden_cases(Path(__file__).parent / "data"))))
         return
     backend = mi_ref.get_backend(options.backend)
     # One case is meant to be longer than its model was made for.
     warnings.filterwarnings("ignore", message="the prompt has")
-    measured = [(case, worst(case, backend)) for case in golden_cases(Path(__file__).parent)]
+    measured = [
+        (case, worst(case, backend)) for case in golden_cases(Path(__file__).parent / "data")
+    ]
     if options.markdown:
         print("\n".join(markdown(measured)))
     else:

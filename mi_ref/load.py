@@ -58,8 +58,8 @@ def from_pretrained(
         ``model.cfg.unread_config`` and in every saved result.
     compat : {"candle-mi"} or None
         Compute as that program does where it differs from HuggingFace, to reproduce its published
-        figures; see :mod:`mi_ref.config.compat`. Recorded in ``model.cfg.compat`` and in every saved
-        result.
+        figures; see :mod:`mi_ref.config.compat`. Recorded in ``model.cfg.compat`` and in every
+        saved result.
 
     Returns
     -------

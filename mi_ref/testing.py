@@ -108,7 +108,7 @@ class GoldenCase:
 
     @cached_property
     def _arrays(self) -> dict[str, HostArray]:
-        # Not with mi_ref.checkpoints.safetensors, which refuses the minus infinity of masked scores as damage.
+        # The reader of checkpoints refuses the minus infinity of masked scores as damage.
         from safetensors.numpy import load_file
 
         arrays: dict[str, HostArray] = load_file(self.folder / "expected.safetensors")

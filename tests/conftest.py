@@ -186,7 +186,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names = [chosen] if chosen else list(UNDER_TEST)
         metafunc.parametrize("backend", names, indirect=True, scope="session")
     if "golden" in metafunc.fixturenames:
-        cases = golden_cases(ROOT / "golden")
+        cases = golden_cases(ROOT / "golden" / "data")
         metafunc.parametrize("golden", cases, ids=[case.name for case in cases], scope="session")
 
 

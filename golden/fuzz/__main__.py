@@ -26,7 +26,7 @@ import transformers
 
 import mi_ref
 from golden.capture.modules import Arrays, capture, true_float64
-from golden.fuzz.__main__ import rwkv as rwkv_fuzz
+from golden.fuzz import rwkv as rwkv_fuzz
 from golden.fuzz.configs import FAMILIES, random_config, random_shape
 from golden.make_golden import build, randomise
 from golden.rwkv.record import MODEL_TYPES as RWKV

@@ -27,7 +27,7 @@ from mi_ref.checkpoints.files import (
 from mi_ref.checkpoints.safetensors import TensorInfo
 from mi_ref.errors import HubError, MiRefError, WeightError
 
-_MODELS = Path(__file__).parent / "models"
+_MODELS = Path(__file__).parents[1] / "models"
 
 _LOGIN = "run `hf auth login` or pass token="
 # By class name, because the client's HTTP library (httpx, httpx2) depends on its version.

@@ -20,7 +20,7 @@ from mi_ref.cli.commands import (
     feedback as feedback,
     heads as heads,
     hooks as hooks,
-    inspect as inspection,
+    inspect as inspect,
     knockout as knockout,
     lens as lens,
     patch as patch,
@@ -38,7 +38,7 @@ from mi_ref.errors import MiRefError
 _COMMANDS = (
     lens, patterns, heads, knockout, steer, patch, paths, trace, ablate, attribute, rwkv_state,
     route, converge, decompose, feedback,
-    hooks, tokens, positions, inspection, convert, algzoo,
+    hooks, tokens, positions, inspect, convert, algzoo,
 )  # fmt: skip
 _EPILOG = """\
 example:

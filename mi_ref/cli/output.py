@@ -39,7 +39,7 @@ def check(arguments: argparse.Namespace) -> None:
     plot = getattr(arguments, "plot", None)
     if plot is None:
         return
-    from mi_ref.analysis.lens.plot import check_plot
+    from mi_ref.output.plots import check_plot
 
     check_output(plot)
     try:

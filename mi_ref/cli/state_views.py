@@ -81,7 +81,7 @@ def reads(arguments: argparse.Namespace, model: Model) -> None:
 
 def changes(arguments: argparse.Namespace, model: Model) -> None:
     """Show what is left of the prediction when writes are kept away, or states patched."""
-    from mi_ref.analysis.lens.views import chance
+    from mi_ref.output.tables import chance
 
     patches = arguments.patch_from is not None
     found = (_patching if patches else _knockout if arguments.knockout else _steering)(

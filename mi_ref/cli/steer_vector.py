@@ -15,9 +15,9 @@ def steer(arguments: argparse.Namespace, model: Model) -> None:
     """Make the vector, add it, and show what comes of it."""
     from mi_ref.analysis.arguments.prompts import one_prompt, places
     from mi_ref.analysis.attention.calibration import DOSES
-    from mi_ref.analysis.lens.views import chance
     from mi_ref.analysis.steering.doses import dose_response
     from mi_ref.analysis.steering.vector import steering_vector
+    from mi_ref.output.tables import chance
 
     n_layers = model.cfg.n_layers
     middle = n_layers // 2 if arguments.layer is None else arguments.layer

@@ -12,7 +12,7 @@ class RMSNorm:
 
     eps: float
     unit_offset: bool
-    """Whether checkpoints store ``gain - 1``; `mi_ref.params.params` always holds the gain itself."""
+    """Whether checkpoints store ``gain - 1``; `mi_ref.params` always holds the gain itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

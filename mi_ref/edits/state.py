@@ -15,7 +15,7 @@ from mi_ref.edits.values import Bypass, Fill, Scale
 from mi_ref.errors import ArgumentError, HookError
 from mi_ref.hooks.points import LayerPoint, LayerSite, LayerSpan
 from mi_ref.hooks.sites import at
-from mi_ref.model import Model
+from mi_ref.weightless import Weightless
 
 Layers: TypeAlias = int | slice | Iterable[int] | None
 """One layer, a slice, several, or None for all."""
@@ -72,7 +72,7 @@ def state_steering(
 
 
 def token_removal(
-    model: Model,
+    model: Weightless,
     positions: Sequence[int],
     *,
     layers: Layers = None,
@@ -118,7 +118,7 @@ def token_removal(
     sites: list[tuple[LayerSite, Intervention]] = []
     if write:
         sites.append((at.rwkv_write, Scale(where)))
-    if erase and isinstance(model.cfg.layers[0].mixer, TimeMix7):
+    if erase and any(isinstance(layer.mixer, TimeMix7) for layer in model.cfg.layers):
         sites.append((at.rwkv_kk, Scale(where)))
     if decay:
         sites.append((at.rwkv_decay, Fill(where, value=1.0)))

@@ -1,7 +1,7 @@
 """The forward pass of a decoder-only transformer, once, with every tap.
 
 It reads from top to bottom: `run_layers` runs blocks, a block is attention and MLP, each normed
-before or after and added. Structure comes from :mod:`mi_ref.config.decoder`; nothing here knows a family.
+before or after and added. Structure comes from :mod:`mi_ref.config`; nothing here knows a family.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from mi_ref._typing import Array, DType, Float, Int, Residual
 from mi_ref.backend import Backend
 from mi_ref.config.decoder import Attention, DecoderConfig, Experts, Layer, LayerNorm, QKNorm
-from mi_ref.config.rope import Rotary, rotary_tables
+from mi_ref.config.rope import Rotary
 from mi_ref.forward.experts import expert_weights, mix_experts
 from mi_ref.forward.norm import apply_norm
 from mi_ref.forward.plan import HookPlan, Tap
+from mi_ref.forward.rotary import rotary_tables
 from mi_ref.hooks.sites import Site, at
 from mi_ref.ops.heads import merge_heads, split_heads
 from mi_ref.ops.ops import Ops

@@ -10,9 +10,9 @@ from mi_ref._typing import Array, Float, Int, Residual
 from mi_ref.config.decoder import TimeMix7
 from mi_ref.errors import HookError, ShapeError, TokenError
 from mi_ref.run import Run
-from mi_ref.state.weightless import Computing, Weightless
 from mi_ref.text.padding import Batch, Padding, PaddingSide, read_mask
 from mi_ref.text.prompt import TextMethods
+from mi_ref.weightless import Computing, Weightless
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Hook sites: every place of a forward pass that can be read and changed, as values.
 
 ``at.resid_post`` is a site, ``at.resid_post[5]`` a point: the site in one layer. Names, axes and
-meanings are TransformerLens'; ``str`` gives its spelling. :mod:`mi_ref.hooks.names` reads that back.
+meanings are TransformerLens'; ``str`` gives its spelling. :mod:`~mi_ref.hooks.names` reads it.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mi_ref.analysis.lens.plot import check_plot, colours
 from mi_ref.output.files import write_whole
 from mi_ref.output.tables import fixed
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+FORMATS = ("png", "svg", "pdf")
 INK, FAINT = "#1b2430", "#5b6675"
 _WRITTEN = 400
 """Cells beyond which numbers are no longer written into them."""
@@ -185,3 +185,31 @@ def _ticks(axes: Axes, which: str, names: Sequence[str]) -> None:
     if which == "x" and max((len(name) for name in names), default=0) > 5:
         for label in axes.get_xticklabels():
             label.set(rotation=60, ha="right", rotation_mode="anchor")
+
+
+def check_plot(path: str | os.PathLike[str]) -> None:
+    """Refuse what `plot` cannot do, before anything is computed for it.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If matplotlib is missing.
+    ValueError
+        If the file's name ends in no format known here.
+    """
+    from importlib.util import find_spec
+
+    if find_spec("matplotlib") is None:
+        raise ModuleNotFoundError(
+            "plots need matplotlib, which is not installed: pip install 'mi_ref[plot]'."
+        )
+    if Path(path).suffix.lower().lstrip(".") not in FORMATS:
+        raise ValueError(f"{os.fspath(path)!r}: a plot's name ends in .{', .'.join(FORMATS)}.")
+
+
+def colours() -> Any:
+    """Return the scale of light to dark blue."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    stops = ["#f3f6fa", "#cfe3ee", "#86bfd6", "#3c8fb3", "#16597d", "#0a2f4a"]
+    return LinearSegmentedColormap.from_list("mi_ref", stops)

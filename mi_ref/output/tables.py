@@ -242,3 +242,15 @@ def fixed(value: float, digits: int, sign: str = "") -> str:
 
 def _cell_html(cell: str | Styled) -> str:
     return cell.html() if isinstance(cell, Styled) else html.escape(cell)
+
+
+def chance(probability: float) -> str:
+    """Return a probability, or a divergence, in four to six characters, however small.
+
+    Below 1e-12 it is rounding, whose digits differ from machine to machine.
+    """
+    if 0 < abs(probability) < 1e-12:
+        return "<1e-12"
+    if probability >= 0.0005 or probability == 0:
+        return f"{probability:.3f}"
+    return f"{probability:.0e}"

@@ -13,7 +13,7 @@ from mi_ref.config.decoder import DecoderConfig
 from mi_ref.errors import ShapeError
 from mi_ref.output.origin import Origin
 from mi_ref.output.tables import Table
-from mi_ref.state.weightless import Computing, Weightless
+from mi_ref.weightless import Computing, Weightless
 
 Part: TypeAlias = Literal["wkv", "attn_shift", "mlp_shift"]
 PARTS: tuple[Part, ...] = ("wkv", "attn_shift", "mlp_shift")

@@ -106,8 +106,7 @@ class TextMethods:
         """Return the token ids of a conversation, ready for ``run``.
 
         The checkpoint's own chat template writes all of them, special tokens included.
-        The parameters are those of :meth:`mi_ref.text.tokenizer.Tokenizer.render_chat`, which returns
-        the text.
+        The parameters are those of :meth:`.Tokenizer.render_chat`, which returns the text.
 
         Raises
         ------

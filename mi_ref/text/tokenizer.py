@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 from mi_ref.errors import TokenError
-from mi_ref.text.prompt import chat
+from mi_ref.text import chat
 from mi_ref.text.spans import Encoding, places
 from mi_ref.text.tokenizer_files import Loaded, load, refuse
 from mi_ref.text.world_tokenizer import load_world

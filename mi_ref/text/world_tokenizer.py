@@ -125,7 +125,7 @@ def load_world(
     files : sequence of Path
         Every ``rwkv_vocab_*.txt`` of a checkpoint.
     tokenizer_config, ids, template_files
-        As for :func:`mi_ref.text.tokenizer_files.load`. If the first two name no existing token, there
+        As for :func:`.tokenizer_files.load`. If the first two name no existing token, there
         is no BOS, and 0 is the EOS. ``add_bos_token`` is honoured, as in HuggingFace's class.
 
     Raises

@@ -15,8 +15,10 @@ from mi_ref.config.rope import DefaultRope
 
 def load(name: str, repository: Path, compat: str | None = "candle-mi") -> mi_ref.Model:
     return mi_ref.from_pretrained(
-        repository / "golden" / "data" / name, dtype="float64", compat=compat
-    )  # type: ignore[arg-type]
+        repository / "golden" / "data" / name,
+        dtype="float64",
+        compat=compat,  # type: ignore[arg-type]
+    )
 
 
 def test_off_unless_asked_for(repository: Path) -> None:

@@ -18,10 +18,10 @@ from mi_ref.config.rope import (
     Rope,
     Rotary,
     YarnRope,
-    rotary_tables,
 )
 from mi_ref.families.reading.config_file import HfConfig
 from mi_ref.families.reading.rope_keys import read_rope
+from mi_ref.forward.rotary import rotary_tables
 from mi_ref.text.padding import Padding
 
 LLAMA32 = Llama3Rope(

@@ -81,7 +81,7 @@ def test_both_spellings_of_the_config(golden: GoldenCase, load: Load, tmp_path: 
 
 
 def test_every_family_has_golden_cases(repository: Path) -> None:
-    cases = golden_cases(repository / "golden")
+    cases = golden_cases(repository / "golden" / "data")
     recorded = Counter(
         json.loads((case.folder / "config.json").read_text("utf-8"))["model_type"] for case in cases
     )

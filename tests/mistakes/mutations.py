@@ -14,14 +14,15 @@ from mi_ref import Model
 from mi_ref.config.decoder import ActivationName, Attention, DecoderConfig, Experts, Layer
 from mi_ref.config.rope import DefaultRope, Rope
 from mi_ref.hooks.decoder_points import decoder_hook_points
-from mi_ref.ops.ops import Ops, ops
+from mi_ref.ops import ops
+from mi_ref.ops.ops import Ops
 from mi_ref.params.params import DecoderParams, ExpertsParams, LayerParams, Linear
 from mi_ref.testing import GoldenCase, relative_error, site_name
 
 Mutation = Callable[[Model], Model]
 
 TOLERANCE = {"float64": 1e-12, "float32": 5e-6}
-GOLDEN = Path(__file__).resolve().parents[2] / "golden"
+GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "data"
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ class Rewritten(Model):
 
 
 def rewritten(passages: Mapping[str, str]) -> Mutation:
-    """Run a recurrent model on the source of `mi_ref.forward.rwkv` with each of `passages` replaced."""
+    """Run a recurrent model on the source of `forward.rwkv` with each of `passages` replaced."""
 
     def plant(model: Model) -> Model:
         known = {field.name: getattr(model, field.name) for field in fields(Model) if field.init}

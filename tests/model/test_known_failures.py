@@ -1,8 +1,8 @@
 """Failures that users of other tools reported, each of which a test here would catch.
 
 Each docstring names the tool and its thread. Other files test many more: hooks that never fire,
-unknown names and errors inside hooks in tests/hooks/test_capture.py, numbers that differ from HuggingFace's
-in tests/forward/test_golden.py, pads in tests/text/test_padding.py.
+unknown names and errors inside hooks in tests/hooks/test_capture.py, numbers that differ from
+HuggingFace's in tests/forward/test_golden.py, pads in tests/text/test_padding.py.
 """
 
 from __future__ import annotations

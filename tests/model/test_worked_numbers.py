@@ -1,9 +1,9 @@
 """Numbers worked out elsewhere, in candle-mi's tests and HuggingFace's tables, one case each.
 
 Other files hold the remaining cases: tests/algzoo/test_algzoo.py has the networks,
-tests/edits/test_edges.py edges, tests/analysis/attention/test_attention_steering.py calibration,
-tests/analysis/attention/test_attention_patterns.py means over heads, tests/analysis/geometry/test_token_positions.py places in a text,
-tests/families/test_rwkv_family.py configurations and norms, tests/analysis/geometry/test_pca.py points along a line.
+tests/edits/test_edges.py edges, tests/analysis/attention/ calibration and means over heads,
+tests/analysis/geometry/ places in a text and points along a line,
+tests/families/test_rwkv_family.py configurations and norms.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ import pytest
 
 from mi_ref import Backend, Model, at, capture, do, get_backend
 from mi_ref.config.decoder import Attention, GatedMLP, PlainMLP
-from mi_ref.config.rope import DefaultRope, Llama3Rope, Rope, Rotary, rotary_tables
+from mi_ref.config.rope import DefaultRope, Llama3Rope, Rope, Rotary
 from mi_ref.families.reading.config_file import HfConfig
 from mi_ref.families.reading.rope_keys import read_rope
+from mi_ref.forward.rotary import rotary_tables
 from mi_ref.text.tokenizer import Tokenizer
 from mi_ref.text.world_vocabulary import read_vocabulary
 from tests.fixtures.by_hand import equal, host

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from mi_ref import Backend
-from mi_ref.ops.ops import recurrence as recurrence_ops
+from mi_ref.ops import recurrence as recurrence_ops
 from mi_ref.ops.recurrence import recurrence
 from mi_ref.testing import relative_error
 from mi_ref_backends.numpy import recurrence as numpy_recurrence

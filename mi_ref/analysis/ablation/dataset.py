@@ -69,7 +69,7 @@ def dataset_ablation(
     draws, seed : int
         Of a resampling: how many partners each prompt gets, drawn with replacement.
     **options
-        As for `mi_ref.analysis.sweeps.sweep.sweep`: ``rows``, ``executor``, ``resume``; one file for all.
+        As for `mi_ref.analysis.sweep`: ``rows``, ``executor``, ``resume``; one file for all.
 
     Raises
     ------

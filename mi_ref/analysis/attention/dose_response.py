@@ -8,13 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from mi_ref.analysis.attention.looks import listed
-from mi_ref.analysis.lens.views import chance
 from mi_ref.analysis.measure.comparison import Change
 from mi_ref.errors import ShapeError
 from mi_ref.output.origin import Origin
 from mi_ref.output.plots import curves
 from mi_ref.output.result import Result, record_of
-from mi_ref.output.tables import Table
+from mi_ref.output.tables import Table, chance
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,6 @@ from mi_ref import do
 from mi_ref.analysis.arguments.prompts import one_prompt, place, places
 from mi_ref.analysis.attention.edges import edge_weight, logits_for, refuse_unseen
 from mi_ref.analysis.attention.looks import listed
-from mi_ref.analysis.lens.views import chance
 from mi_ref.analysis.measure.comparison import Change, Comparison, compare, plot_changes
 from mi_ref.edits.intervention import Places
 from mi_ref.hooks.capture import capture
@@ -24,7 +23,7 @@ from mi_ref.hooks.sites import at
 from mi_ref.model import Model
 from mi_ref.output.origin import Origin
 from mi_ref.output.result import Result, record_of
-from mi_ref.output.tables import Table
+from mi_ref.output.tables import Table, chance
 from mi_ref.text.prompt import Prompt
 
 

@@ -15,7 +15,6 @@ from mi_ref._typing import Array
 from mi_ref.analysis.arguments.prompts import one_prompt, place, places, position_names
 from mi_ref.analysis.attention.edges import logits_for, refuse_unseen, sees
 from mi_ref.analysis.attention.looks import listed
-from mi_ref.analysis.lens.views import chance
 from mi_ref.analysis.measure.comparison import Change
 from mi_ref.analysis.measure.metrics import Logit, Metric, Probability, divergence, token
 from mi_ref.analysis.sweeps.sweep import SweepCell, SweepOptions, sweep
@@ -25,7 +24,7 @@ from mi_ref.model import Model
 from mi_ref.output.origin import Origin
 from mi_ref.output.plots import heat_map
 from mi_ref.output.result import Result, record_of
-from mi_ref.output.tables import Styled, Table
+from mi_ref.output.tables import Styled, Table, chance
 from mi_ref.text.prompt import Prompt
 
 

@@ -10,8 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mi_ref.analysis.lens.views import chance
-from mi_ref.output.tables import Styled, Table
+from mi_ref.output.tables import Styled, Table, chance
 
 
 @dataclass(frozen=True, slots=True)

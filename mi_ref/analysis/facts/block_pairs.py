@@ -166,7 +166,7 @@ def block_patching_pairs(
     prepend_bos : bool or None
         As for `Model.run`.
     **options
-        As for `mi_ref.analysis.sweeps.sweep.sweep`: ``rows``, ``executor``, and ``resume``, which is a
+        As for `mi_ref.analysis.sweep`: ``rows``, ``executor``, and ``resume``, which is a
         folder here, with a file for each pair.
 
     Raises

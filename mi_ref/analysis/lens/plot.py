@@ -4,39 +4,19 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mi_ref.analysis.lens.cells import LensCells
 from mi_ref.output.files import write_whole
+from mi_ref.output.plots import check_plot, colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FORMATS = ("png", "svg", "pdf")
 _INK, _FAINT = "#1b2430", "#5b6675"
 _LABELLED = 40
 """Positions beyond which cells become too many to be written in."""
-
-
-def check_plot(path: str | os.PathLike[str]) -> None:
-    """Refuse what `plot` cannot do, before anything is computed for it.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        If matplotlib is missing.
-    ValueError
-        If the file's name ends in no format known here.
-    """
-    from importlib.util import find_spec
-
-    if find_spec("matplotlib") is None:
-        raise ModuleNotFoundError(
-            "plots need matplotlib, which is not installed: pip install 'mi_ref[plot]'."
-        )
-    if Path(path).suffix.lower().lstrip(".") not in FORMATS:
-        raise ValueError(f"{os.fspath(path)!r}: a plot's name ends in .{', .'.join(FORMATS)}.")
 
 
 def plot(lens: LensCells, path: str | os.PathLike[str]) -> None:
@@ -111,11 +91,3 @@ def shown(token: str) -> str:
     """Return a token as it is drawn: one line, spaces visible, not too long."""
     text = repr(token)[1:-1].replace(" ", "␣")
     return text if len(text) <= 11 else f"{text[:10]}…"
-
-
-def colours() -> Any:
-    """Return the scale of light to dark blue."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    stops = ["#f3f6fa", "#cfe3ee", "#86bfd6", "#3c8fb3", "#16597d", "#0a2f4a"]
-    return LinearSegmentedColormap.from_list("mi_ref", stops)

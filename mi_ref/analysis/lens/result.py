@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from mi_ref.analysis.lens import plot as lens_plot, views as lens_views
 from mi_ref.analysis.lens.cells import Cell as Cell, LensCells
-from mi_ref.analysis.lens.result import plot as lens_plot, views as lens_views
 from mi_ref.output.result import Result
 from mi_ref.output.tables import Table
 

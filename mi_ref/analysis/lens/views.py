@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from mi_ref.analysis.lens.cells import Cell, LensCells
-from mi_ref.output.tables import Styled, Table
+from mi_ref.output.tables import Styled, Table, chance
 from mi_ref.run import Prediction
 
 _LEADER, _TARGET, _FAINT = "bold", "bold green", "dim"
@@ -100,13 +100,6 @@ def place(lens: LensCells, position: int) -> str:
     """Return a position and its token as text."""
     position %= len(lens.tokens)
     return f"position {position}, {lens.str_tokens[position]!r}"
-
-
-def chance(probability: float) -> str:
-    """Return a probability in four to six characters, however small."""
-    return (
-        f"{probability:.3f}" if probability >= 0.0005 or probability == 0 else f"{probability:.0e}"
-    )
 
 
 def _runner_up(other: Prediction, target: int) -> tuple[str, str]:

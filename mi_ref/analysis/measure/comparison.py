@@ -13,13 +13,12 @@ from typing import Any
 
 from mi_ref._typing import Array, Float
 from mi_ref.analysis.arguments.numbers import whole
-from mi_ref.analysis.lens.views import chance
 from mi_ref.analysis.measure.distributions import kl_divergence, log_softmax
 from mi_ref.backend import Backend
 from mi_ref.errors import ShapeError
 from mi_ref.output.origin import Origin
 from mi_ref.output.result import Result, record_of
-from mi_ref.output.tables import Table
+from mi_ref.output.tables import Table, chance
 from mi_ref.run import Run
 
 

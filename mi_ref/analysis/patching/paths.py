@@ -86,7 +86,7 @@ def path_patching(
     prepend_bos : bool or None
         As for `Model.run`.
     **options
-        As for `mi_ref.analysis.sweeps.sweep.sweep`, of the runs that are measured. With receivers, those
+        As for `mi_ref.analysis.sweep`, of the runs that are measured. With receivers, those
         before them are computed anew each time: `resume` needs the same ``rows``.
 
     Returns

@@ -6,11 +6,10 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mi_ref.analysis.lens.views import chance
 from mi_ref.analysis.measure.next_token import Outcome
 from mi_ref.output.origin import Origin
 from mi_ref.output.result import Result, record_of
-from mi_ref.output.tables import Table
+from mi_ref.output.tables import Table, chance
 
 _COLUMNS = {
     "state_knockout": "token",

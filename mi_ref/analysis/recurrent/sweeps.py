@@ -15,9 +15,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Unpack
 
-from mi_ref.analysis import metrics
 from mi_ref.analysis.arguments.numbers import finite
 from mi_ref.analysis.arguments.prompts import one_prompt, places, position_names
+from mi_ref.analysis.measure import metrics
 from mi_ref.analysis.measure.next_token import Outcome, baseline
 from mi_ref.analysis.recurrent.grid import StateGrid
 from mi_ref.analysis.sweeps.sweep import SweepCell, SweepOptions, sweep

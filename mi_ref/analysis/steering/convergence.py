@@ -21,7 +21,6 @@ from mi_ref import do
 from mi_ref._typing import Array, Float
 from mi_ref.analysis.arguments.numbers import finite
 from mi_ref.analysis.arguments.prompts import PromptPair, place, read_pair
-from mi_ref.analysis.lens.views import chance
 from mi_ref.analysis.measure.next_token import Baseline, Outcome, baseline
 from mi_ref.errors import ShapeError
 from mi_ref.hooks.capture import capture
@@ -30,7 +29,7 @@ from mi_ref.model import Model
 from mi_ref.output.origin import Origin
 from mi_ref.output.progress import tracked
 from mi_ref.output.result import Result, record_of
-from mi_ref.output.tables import Table
+from mi_ref.output.tables import Table, chance
 from mi_ref.run import Run
 from mi_ref.text.prompt import Prompt
 

@@ -12,7 +12,6 @@ from typing import Any
 
 from mi_ref.analysis.arguments.numbers import finite
 from mi_ref.analysis.arguments.prompts import one_prompt, places
-from mi_ref.analysis.lens.views import chance
 from mi_ref.analysis.measure.next_token import Outcome, baseline
 from mi_ref.analysis.steering.vector import SteeringVector
 from mi_ref.edits.intervention import Places
@@ -22,7 +21,7 @@ from mi_ref.model import Model
 from mi_ref.output.origin import Origin
 from mi_ref.output.progress import tracked
 from mi_ref.output.result import Result, record_of
-from mi_ref.output.tables import Table
+from mi_ref.output.tables import Table, chance
 from mi_ref.text.prompt import Prompt
 
 

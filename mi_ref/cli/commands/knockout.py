@@ -91,7 +91,7 @@ def _grid(arguments: argparse.Namespace, model: Model) -> KnockoutGrid:
 
 def _worst(grid: KnockoutGrid) -> str:
     """Return which cut matters most, as a sentence."""
-    from mi_ref.analysis.lens.views import chance
+    from mi_ref.output.tables import chance
 
     cut = grid.strongest()[0]
     return (
@@ -101,6 +101,6 @@ def _worst(grid: KnockoutGrid) -> str:
 
 
 def _course(change: Change) -> str:
-    from mi_ref.analysis.lens.views import chance
+    from mi_ref.output.tables import chance
 
     return f"{change.token!r} goes from {chance(change.before)} to {chance(change.after)}"

@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _of_head(found: AttentionPatterns, layer: int, head: int) -> str:
     """Return where one head looks most, as a sentence."""
-    from mi_ref.analysis.lens.views import chance
+    from mi_ref.output.tables import chance
 
     look = found.look(layer, head)
     key = look.top[0]
@@ -78,7 +78,7 @@ def _of_head(found: AttentionPatterns, layer: int, head: int) -> str:
 
 def _strongest(found: AttentionPatterns) -> str:
     """Return the head that gives most weight to another token than the first, as a sentence."""
-    from mi_ref.analysis.lens.views import chance
+    from mi_ref.output.tables import chance
 
     if found.position == 0:
         return "The first position can look at itself only."
