@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -12,11 +12,12 @@ from mi_ref.checkpoints.identity import Identity
 from mi_ref.checkpoints.source import Source
 from mi_ref.compute import Compute
 from mi_ref.config.decoder import DecoderConfig
-from mi_ref.errors import HookError
-from mi_ref.forward import decoder, rwkv
+from mi_ref.errors import ArgumentError, HookError
+from mi_ref.forward import decoder
+from mi_ref.forward.carry import Carry
+from mi_ref.forward.layers import run_layers
 from mi_ref.forward.plan import NO_TAP, HookPlan, Pass
 from mi_ref.forward.start import (
-    Start,
     check_length,
     check_residual,
     read_layers,
@@ -32,7 +33,7 @@ from mi_ref.output.origin import Origin
 from mi_ref.params.params import DecoderParams, RecurrentLayerParams, TimeMix6Params
 from mi_ref.params.views import WeightViews
 from mi_ref.run import Run
-from mi_ref.state.state import State, check_state
+from mi_ref.state.state import LayerState, State, check_state
 from mi_ref.text.padding import PaddingSide
 from mi_ref.text.prompt import Prompt, TextMethods
 from mi_ref.text.tokenizer import Tokenizer
@@ -151,7 +152,7 @@ class Model(TextMethods, WeightViews, Identity):
             raise HookError(f"capture={capture!r} is one selector: write capture=[{capture!r}].")
         layers = read_layers(self, start_at_layer, stop_at_layer)
         if logits not in ("all", "last", "none"):
-            raise ValueError(f"logits={logits!r}: it is 'all', 'last' or 'none'.")
+            raise ArgumentError(f"logits={logits!r}: expected 'all', 'last' or 'none'.")
         finish = logits != "none" and layers.stop == self.cfg.n_layers
         if start_at_layer is None:
             # What goes on from a state is the middle of a text.
@@ -186,19 +187,23 @@ class Model(TextMethods, WeightViews, Identity):
         if start.tokens is not None:
             resid = decoder.embed(self.params, self.cfg, start.tokens, padding, tap, self.backend)
         assert resid is not None
-        resid, first_values, after = self._through_layers(start, resid, state, layers, plan)
+        carry, after = run_layers(
+            self.params, self.cfg, Carry(resid, start.first_values, None),
+            self._states(state, start.batch), padding, layers, plan, self.backend,
+        )  # fmt: skip
         out = None
         if finish:
             ends = (start.n_pos,) * start.batch if padding is None else padding.stops
             columns = None
             if logits == "last":
                 columns = self._array([[end - 1 for end in ends]])[0, :]
-            out = decoder.unembed(self.params, self.cfg, resid, columns, tap, self.backend)
+            out = decoder.unembed(self.params, self.cfg, carry.resid, columns, tap, self.backend)
         plan.check_fired()
         cache = Cache(plan.captured, self.hook_points)
+        new_state = State(after, self) if self.cfg.recurrent_layers else None
         return Run(
-            start.tokens, padding, out, resid, after, first_values, self._bonuses(), cache,
-            self.cfg, self.backend, self.origin,
+            start.tokens, padding, out, carry.resid, new_state,
+            carry.first_values, self._bonuses(), cache, self.cfg, self.backend, self.origin,
         )  # fmt: skip
 
     def _bonuses(self) -> tuple[Array, ...] | None:
@@ -206,20 +211,11 @@ class Model(TextMethods, WeightViews, Identity):
         found = tuple(attn.bonus for attn in attns if isinstance(attn, TimeMix6Params))
         return found or None
 
-    def _through_layers(
-        self, start: Start, resid: Array, state: State | None, layers: range, plan: HookPlan
-    ) -> tuple[Array, Array | None, State | None]:
-        """Return the stream leaving the last of `layers`, layer 0's values, and the new state."""
-        params, cfg, backend = self.params, self.cfg, self.backend
-        if not cfg.recurrent:
-            passed = decoder.run_layers(params, cfg, resid, start.padding, layers, plan, backend)
-            return passed, None, None
-        before = State.empty(self, start.batch) if state is None else state
-        handed_on = rwkv.run_layers(
-            params, cfg, resid, start.first_values, before.layers, start.padding, layers, plan,
-            backend,
-        )  # fmt: skip
-        return handed_on.resid, handed_on.first_values, State(handed_on.states, self)
+    def _states(self, state: State | None, batch: int) -> Mapping[int, LayerState]:
+        """Return what the tokens before left in each recurrent layer: zeros if there are none."""
+        if state is not None:
+            return state.layers
+        return State.empty(self, batch).layers if self.cfg.recurrent_layers else {}
 
     def run_with_cache(
         self,

@@ -200,6 +200,11 @@ class DecoderConfig:
         return len(self.layers)
 
     @property
+    def recurrent_layers(self) -> tuple[int, ...]:
+        """The layers that keep a recurrent state, by number."""
+        return tuple(n for n, layer in enumerate(self.layers) if isinstance(layer, RecurrentLayer))
+
+    @property
     def recurrent(self) -> bool:
         """Whether all layers are recurrent, so that the model has no attention."""
         return all(isinstance(layer, RecurrentLayer) for layer in self.layers)

@@ -1,20 +1,31 @@
 """The forward pass of a decoder-only transformer, once, with every tap.
 
-It reads from top to bottom: `run_layers` runs blocks, a block is attention and MLP, each normed
-before or after and added. Structure comes from :mod:`mi_ref.config`; nothing here knows a family.
+It reads from top to bottom: `embed`, then one `block` per layer, whose attention and MLP are each
+normed before or after and added, then `unembed`. `forward.layers` is the loop. Structure comes
+from :mod:`mi_ref.config`; nothing here knows a family.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from mi_ref._typing import Array, DType, Float, Int, Residual
+from mi_ref._typing import Array, Float, Int, Residual
 from mi_ref.backend import Backend
-from mi_ref.config.decoder import Attention, DecoderConfig, Experts, Layer, LayerNorm, QKNorm
+from mi_ref.config.decoder import (
+    Attention,
+    DecoderConfig,
+    Experts,
+    Layer,
+    LayerNorm,
+    QKNorm,
+    RecurrentLayer,
+)
 from mi_ref.config.rope import Rotary
+from mi_ref.forward.carry import Carry
 from mi_ref.forward.experts import expert_weights, mix_experts
 from mi_ref.forward.norm import apply_norm
-from mi_ref.forward.plan import HookPlan, Tap
+from mi_ref.forward.plan import Tap
 from mi_ref.forward.rotary import rotary_tables
 from mi_ref.hooks.sites import Site, at
 from mi_ref.ops.heads import merge_heads, split_heads
@@ -24,7 +35,7 @@ from mi_ref.text.padding import Padding
 
 
 @dataclass(frozen=True, slots=True)
-class _Context:
+class Surroundings:
     """What every block of one pass shares."""
 
     ops: Ops
@@ -62,47 +73,22 @@ def embed(
     return resid + tap(at.pos_embed, ops.embed(params.pos_embed, positions))
 
 
-def run_layers(
-    params: DecoderParams,
-    cfg: DecoderConfig,
+def surroundings(
+    layers: Iterable[Layer | RecurrentLayer],
     resid: Residual,
     padding: Padding | None,
-    layers: range,
-    plan: HookPlan,
     backend: Backend,
-) -> Residual:
-    """Send the residual stream through some successive blocks.
-
-    Parameters
-    ----------
-    params, cfg
-        The model.
-    resid : Array
-        Residual stream entering the first of `layers`.
-    padding : Padding or None
-        Where each row's tokens stand, if there are pads.
-    layers : range
-        Which blocks.
-    plan : HookPlan
-        What to capture and change.
-    backend : Backend
-        Of all arrays involved.
-
-    Returns
-    -------
-    Array
-        Residual stream leaving the last of `layers`.
-    """
-    tables = _rotary(cfg, layers, resid.shape[1], padding, resid.dtype, backend)
+) -> Surroundings:
+    """Return what the blocks of one pass share, given the stream that enters the first."""
+    rotaries = {layer.attn.rotary for layer in layers if isinstance(layer, Layer)}
+    tables = {
+        rotary: rotary_tables(rotary, resid.shape[1], padding, dtype=resid.dtype, backend=backend)
+        for rotary in rotaries
+        if rotary is not None
+    }
     late = padding is not None and any(padding.starts)
     starts = padding.starts_array(backend) if padding and late else None
-    context = _Context(backend.ops, backend, tables, starts)
-    for number in layers:
-        w, layer = params.layers[number], cfg.layers[number]
-        assert isinstance(w, LayerParams)
-        assert isinstance(layer, Layer)
-        resid = _block(w, layer, resid, plan.tap(number), context)
-    return resid
+    return Surroundings(backend.ops, backend, tables, starts)
 
 
 def unembed(
@@ -139,10 +125,10 @@ def unembed(
     return ops.soft_cap(logits, cfg.softcap, overwrite=tap.free(logits))
 
 
-def _block(w: LayerParams, layer: Layer, resid: Residual, tap: Tap, context: _Context) -> Residual:
-    """Return the residual stream after one block."""
+def block(w: LayerParams, layer: Layer, carry: Carry, tap: Tap, context: Surroundings) -> Carry:
+    """Return what leaves one block: its attention and its MLP each add to the stream."""
     ops = context.ops
-    resid = tap(at.resid_pre, resid)
+    resid = tap(at.resid_pre, carry.resid)
     normed = resid
     if w.ln1 is not None and layer.ln1 is not None:
         sites = (at.ln1_scale, at.ln1_normalized)
@@ -162,11 +148,11 @@ def _block(w: LayerParams, layer: Layer, resid: Residual, tap: Tap, context: _Co
         mlp_out = apply_norm(w.ln2_post, layer.ln2_post, mlp_out, tap, sites, ops)
     mlp_out = tap(at.mlp_out, mlp_out)
     written = mlp_out if layer.order == "sequential" else attn_out + mlp_out
-    return tap(at.resid_post, resid + written)
+    return replace(carry, resid=tap(at.resid_post, resid + written))
 
 
 def _attention(
-    w: LayerParams, attn: Attention, x: Residual, tap: Tap, context: _Context
+    w: LayerParams, attn: Attention, x: Residual, tap: Tap, context: Surroundings
 ) -> Residual:
     """Return what attention gives before any norm of it, given its normed input."""
     ops = context.ops
@@ -186,7 +172,7 @@ def _attention(
 
 
 def _query_key_value(
-    w: LayerParams, attn: Attention, x: Residual, tap: Tap, context: _Context
+    w: LayerParams, attn: Attention, x: Residual, tap: Tap, context: Surroundings
 ) -> tuple[Array, Array, Array]:
     """Return queries and keys as used in the dot product, and values."""
     ops = context.ops
@@ -206,7 +192,7 @@ def _query_key_value(
 
 
 def _norm_heads(
-    w: Norm, kind: QKNorm, x: Array, tap: Tap, sites: tuple[Site, Site], context: _Context
+    w: Norm, kind: QKNorm, x: Array, tap: Tap, sites: tuple[Site, Site], context: Surroundings
 ) -> Array:
     """Norm queries or keys ``[batch, pos, head, d_head]``: each head, or all as one row."""
     ops, norm = context.ops, kind.norm
@@ -226,7 +212,7 @@ def _norm_heads(
     return split_heads(normed if w.bias is None else normed + w.bias, n_heads, context.backend.xp)
 
 
-def _by_head(w: Linear, z: Array, out: Residual, tap: Tap, context: _Context) -> Residual:
+def _by_head(w: Linear, z: Array, out: Residual, tap: Tap, context: Surroundings) -> Residual:
     """Tap each head's own output and return what attention gives after that.
 
     Only what an edit changed is added to the whole, so that looking changes no bit of it.
@@ -243,7 +229,7 @@ def _by_head(w: Linear, z: Array, out: Residual, tap: Tap, context: _Context) ->
     return context.ops.lay_out(out + xp.sum(edited - result, axis=2), out)
 
 
-def _mlp(w: LayerParams, layer: Layer, x: Residual, tap: Tap, context: _Context) -> Residual:
+def _mlp(w: LayerParams, layer: Layer, x: Residual, tap: Tap, context: Surroundings) -> Residual:
     """Return what the MLP gives before any norm of it, given its normed input."""
     ops, mlp = context.ops, layer.mlp
     if isinstance(mlp, Experts):
@@ -264,20 +250,3 @@ def _mlp(w: LayerParams, layer: Layer, x: Residual, tap: Tap, context: _Context)
 
 def _apply(w: Linear, x: Array, ops: Ops) -> Array:
     return ops.linear(x, w.weight, w.bias)
-
-
-def _rotary(
-    cfg: DecoderConfig,
-    layers: range,
-    n_pos: int,
-    padding: Padding | None,
-    dtype: DType,
-    backend: Backend,
-) -> dict[Rotary, tuple[Array, Array]]:
-    """Compute each rotary variant's tables once for all layers that share it."""
-    attns = [cfg.layers[number].mixer for number in layers]
-    return {
-        rotary: rotary_tables(rotary, n_pos, padding, dtype=dtype, backend=backend)
-        for rotary in {attn.rotary for attn in attns if isinstance(attn, Attention)}
-        if rotary is not None
-    }

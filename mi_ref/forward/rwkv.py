@@ -10,14 +10,15 @@ Source: BlinkDL, ``RWKV_v6_demo.py`` and ``rwkv_v7_numpy.py``; arXiv:2404.05892,
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from mi_ref._typing import Array, Float, Residual
+from mi_ref._typing import Array, Residual
 from mi_ref.backend import Backend
-from mi_ref.config.decoder import DecoderConfig, RecurrentLayer, TimeMix, TimeMix7
+from mi_ref.config.decoder import Layer, RecurrentLayer, TimeMix, TimeMix7
+from mi_ref.forward.carry import Carry
 from mi_ref.forward.norm import apply_norm
-from mi_ref.forward.plan import HookPlan, Tap
+from mi_ref.forward.plan import Tap
 from mi_ref.forward.state_taps import Terms, effective_attention, intervene
 from mi_ref.forward.token_shift import Rows, rows_of
 from mi_ref.hooks.sites import at
@@ -25,7 +26,6 @@ from mi_ref.ops.heads import merge_heads, split_heads
 from mi_ref.ops.ops import Ops
 from mi_ref.params.params import (
     ChannelMixParams,
-    DecoderParams,
     LowRank,
     Norm,
     RecurrentLayerParams,
@@ -40,17 +40,7 @@ _DECAYED = 16.0
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
-    """What a stretch of blocks hands on, to the next blocks and to the next tokens."""
-
-    resid: Residual
-    first_values: Float[Array, "batch pos head d_head"] | None
-    """Layer 0's values, which later layers of RWKV-7 mix in."""
-    states: Mapping[int, LayerState]
-
-
-@dataclass(frozen=True, slots=True)
-class _Context:
+class Surroundings:
     """What every block of one pass shares."""
 
     ops: Ops
@@ -58,75 +48,44 @@ class _Context:
     rows: Rows
 
 
-def run_layers(
-    params: DecoderParams,
-    cfg: DecoderConfig,
-    resid: Residual,
-    first_values: Float[Array, "batch pos head d_head"] | None,
-    states: Mapping[int, LayerState],
-    padding: Padding | None,
-    layers: range,
-    plan: HookPlan,
-    backend: Backend,
-) -> Passed:
-    """Send the residual stream through some successive blocks.
-
-    Parameters
-    ----------
-    params, cfg
-        The model.
-    resid : Array
-        Residual stream entering the first of `layers`.
-    first_values : Array or None
-        Layer 0's values, if `layers` start after it.
-    states : mapping
-        What each of `layers` was handed by the tokens before.
-    padding : Padding or None
-        Where each row's tokens stand, if there are pads.
-    layers : range
-        Which blocks.
-    plan : HookPlan
-        What to capture and change.
-    backend : Backend
-        Of all arrays involved.
-    """
-    context = _Context(backend.ops, backend, rows_of(padding, backend))
-    after: dict[int, LayerState] = {}
-    for number in layers:
-        w, layer = params.layers[number], cfg.layers[number]
-        assert isinstance(w, RecurrentLayerParams)
-        assert isinstance(layer, RecurrentLayer)
-        tap, before = plan.tap(number), states[number]
-        resid, values, after[number] = _block(w, layer, resid, first_values, before, tap, context)
-        if first_values is None and isinstance(layer.mixer, TimeMix7):
-            first_values = values
-    return Passed(resid, first_values, after)
+def surroundings(
+    layers: Iterable[Layer | RecurrentLayer], padding: Padding | None, backend: Backend
+) -> Surroundings | None:
+    """Return what the recurrent blocks of one pass share; None if there are none."""
+    if not any(isinstance(layer, RecurrentLayer) for layer in layers):
+        return None
+    return Surroundings(backend.ops, backend, rows_of(padding, backend))
 
 
-def _block(
+def block(
     w: RecurrentLayerParams,
     layer: RecurrentLayer,
-    resid: Residual,
-    first_values: Array | None,
-    state: LayerState,
+    carry: Carry,
     tap: Tap,
-    context: _Context,
-) -> tuple[Residual, Array, LayerState]:
-    """Return the residual stream after one block, its values, and what it hands on."""
-    ops = context.ops
-    resid = tap(at.resid_pre, resid)
+    context: Surroundings | None,
+) -> Carry:
+    """Return what leaves one block: its time mixing and channel mixing each add to the stream."""
+    assert context is not None
+    assert carry.state is not None
+    ops, state, rows = context.ops, carry.state, context.rows
+    resid = tap(at.resid_pre, carry.resid)
     x = apply_norm(w.ln1, layer.ln1, resid, tap, (at.ln1_scale, at.ln1_normalized), ops)
     x = tap(at.attn_in, x)
-    before = tap(at.rwkv_shift, context.rows.shifted(x, state.attn_shift))
-    out, values, wkv = _time_mix(w, layer.mixer, x, before, first_values, state.wkv, tap, context)
+    before = tap(at.rwkv_shift, rows.shifted(x, state.attn_shift))
+    out, values, wkv = _time_mix(
+        w, layer.mixer, x, before, carry.first_values, state.wkv, tap, context
+    )
     attn_out = tap(at.attn_out_raw, ops.linear(out, w.attn.out.weight, None))
     resid = tap(at.resid_mid, resid + tap(at.attn_out, attn_out))
     y = apply_norm(w.ln2, layer.ln2, resid, tap, (at.ln2_scale, at.ln2_normalized), ops)
     y = tap(at.mlp_in, y)
-    before = tap(at.mlp_shift, context.rows.shifted(y, state.mlp_shift))
+    before = tap(at.mlp_shift, rows.shifted(y, state.mlp_shift))
     mlp_out = tap(at.mlp_out, _channel_mix(w.mlp, layer, y, before, tap, context))
-    handed_on = LayerState(wkv, context.rows.last(x), context.rows.last(y))
-    return tap(at.resid_post, resid + mlp_out), values, handed_on
+    first_values = carry.first_values
+    if first_values is None and isinstance(layer.mixer, TimeMix7):
+        first_values = values
+    after = LayerState(wkv, rows.last(x), rows.last(y))
+    return Carry(tap(at.resid_post, resid + mlp_out), first_values, after)
 
 
 def _time_mix(
@@ -137,7 +96,7 @@ def _time_mix(
     first_values: Array | None,
     state: Array,
     tap: Tap,
-    context: _Context,
+    context: Surroundings,
 ) -> tuple[Residual, Array, Array]:
     """Return what the output map reads, the values, and the state after the last token."""
     ops, backend = context.ops, context.backend
@@ -165,7 +124,7 @@ def _time_mix(
 
 
 def _inputs_6(
-    w: TimeMix6Params, x: Residual, before: Residual, tap: Tap, context: _Context
+    w: TimeMix6Params, x: Residual, before: Residual, tap: Tap, context: Surroundings
 ) -> tuple[Terms, Residual]:
     """Return what runs through RWKV-6's recurrence, and the output gate."""
     ops, xp = context.ops, context.backend.xp
@@ -195,7 +154,7 @@ def _inputs_7(
     before: Residual,
     first_values: Array | None,
     tap: Tap,
-    context: _Context,
+    context: Surroundings,
 ) -> tuple[Terms, Residual]:
     """Return what runs through RWKV-7's recurrence, and the output gate."""
     ops, xp = context.ops, context.backend.xp
@@ -236,7 +195,7 @@ def _channel_mix(
     x: Residual,
     before: Residual,
     tap: Tap,
-    context: _Context,
+    context: Surroundings,
 ) -> Residual:
     """Return what channel mixing adds to the residual stream."""
     ops = context.ops
@@ -251,7 +210,7 @@ def _channel_mix(
     return out if gate is None else gate * out
 
 
-def _through(w: LowRank, x: Array, middle: str | None, context: _Context) -> Array:
+def _through(w: LowRank, x: Array, middle: str | None, context: Surroundings) -> Array:
     """Send `x` through a low-rank map with an activation function in the middle."""
     ops = context.ops
     few = ops.linear(x, w.down, None)
@@ -262,7 +221,7 @@ def _through(w: LowRank, x: Array, middle: str | None, context: _Context) -> Arr
     return ops.linear(few, w.up, None)
 
 
-def _group_norm(x: Array, w: Norm, eps: float, context: _Context) -> Residual:
+def _group_norm(x: Array, w: Norm, eps: float, context: Surroundings) -> Residual:
     """Norm each head by itself: [batch, pos, head, d_value] -> [batch, pos, d_model]."""
     ops = context.ops
     x = ops.center(x)

@@ -8,7 +8,7 @@ from typing import Any
 
 from mi_ref._typing import Array, Float, Int, Residual
 from mi_ref.config.decoder import TimeMix7
-from mi_ref.errors import HookError, ShapeError, TokenError
+from mi_ref.errors import ArgumentError, HookError, ShapeError, TokenError
 from mi_ref.run import Run
 from mi_ref.text.padding import Batch, Padding, PaddingSide, read_mask
 from mi_ref.text.prompt import TextMethods
@@ -51,7 +51,7 @@ def read_layers(model: Weightless, start: int | None, stop: int | None) -> range
     n_layers = model.cfg.n_layers
     for name, end in (("start_at_layer", start), ("stop_at_layer", stop)):
         if isinstance(end, bool) or not (end is None or isinstance(end, int)):
-            raise HookError(f"{name}={end!r} is no layer number.")
+            raise ArgumentError(f"{name}={end!r}: expected a layer number or None.")
     ends = [0 if start is None else start, n_layers if stop is None else stop]
     ends = [end + n_layers if end < 0 else end for end in ends]
     if not 0 <= ends[0] <= ends[1] <= n_layers:

@@ -64,8 +64,7 @@ class State:
     def empty(cls, model: Computing, batch: int = 1) -> State:
         """Return the state before any token: zeros."""
         _refuse_attention(model, "State.empty")
-        layers = range(model.cfg.n_layers)
-        return cls({n: _zeros(model, n, batch) for n in layers}, model)
+        return cls({n: _zeros(model, n, batch) for n in model.cfg.recurrent_layers}, model)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], model: Weightless) -> State:
@@ -233,7 +232,8 @@ def check_state(state: State, model: Computing, layers: range, batch: int) -> No
     if not isinstance(state, State):
         raise ShapeError(f"state= is a {type(state).__name__}: pass a State, such as run.state.")
     _check_model(state, model)
-    if missing := [str(layer) for layer in layers if layer not in state.layers]:
+    recurrent = [layer for layer in layers if layer in model.cfg.recurrent_layers]
+    if missing := [str(layer) for layer in recurrent if layer not in state.layers]:
         raise ShapeError(
             f"the state lacks layers {', '.join(missing)}, which this call runs: it comes from a"
             " run that stopped before them, or started after."
@@ -243,7 +243,7 @@ def check_state(state: State, model: Computing, layers: range, batch: int) -> No
             f"the state has {state.batch} rows, the prompt {batch}: state.rows([0] * {batch})"
             " gives every row the first one's."
         )
-    for layer in layers:
+    for layer in recurrent:
         needed = _zeros(model, layer, batch)
         for name in PARTS:
             value = getattr(state.layers[layer], name)
@@ -259,10 +259,10 @@ def _check_model(state: State, model: Weightless) -> None:
 
 
 def _refuse_attention(model: Weightless, caller: str) -> None:
-    if not model.cfg.recurrent:
+    if not model.cfg.recurrent_layers:
         raise ShapeError(
-            f"{caller}: {model.origin.name} attends, so it hands no state on; a recurrent model"
-            " does."
+            f"{caller}: {model.origin.name} attends and has no recurrent state; pass a recurrent"
+            " model."
         )
 
 

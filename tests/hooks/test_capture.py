@@ -205,7 +205,7 @@ def test_a_residual_stream_that_does_not_fit_is_refused(
 
 
 def test_logits_has_three_values(tiny: Model) -> None:
-    with pytest.raises(ValueError, match="logits='first': it is 'all', 'last' or 'none'"):
+    with pytest.raises(ArgumentError, match="logits='first': expected 'all', 'last' or 'none'"):
         tiny.run(PROMPT, logits="first")  # type: ignore[arg-type]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from mi_ref import Model, Run
 from mi_ref.forward import rwkv
+from mi_ref.forward.carry import Carry
 from tests.mistakes.mutations import Mutation, config, operation, params
 
 Change = Callable[[Any], Any]
@@ -46,10 +47,10 @@ def channel_mix(**slots: Change) -> Mutation:
 class Rewritten(Model):
     """A recurrent model that runs changed source code of `mi_ref.forward.rwkv`."""
 
-    run_layers: Callable[..., rwkv.Passed]
+    block: Callable[..., Carry]
 
     def run(self, *args: Any, **options: Any) -> Run:
-        with mock.patch.object(rwkv, "run_layers", self.run_layers):
+        with mock.patch.object(rwkv, "block", self.block):
             return Model.run(self, *args, **options)
 
 
@@ -58,13 +59,13 @@ def rewritten(passages: Mapping[str, str]) -> Mutation:
 
     def plant(model: Model) -> Model:
         known = {field.name: getattr(model, field.name) for field in fields(Model) if field.init}
-        return Rewritten(**known, run_layers=_run_layers(tuple(passages.items())))
+        return Rewritten(**known, block=_block(tuple(passages.items())))
 
     return plant
 
 
 @cache
-def _run_layers(passages: tuple[tuple[str, str], ...]) -> Callable[..., rwkv.Passed]:
+def _block(passages: tuple[tuple[str, str], ...]) -> Callable[..., Carry]:
     source = Path(rwkv.__file__).read_text("utf-8")
     for old, new in passages:
         assert source.count(old) == 1, (
@@ -74,7 +75,7 @@ def _run_layers(passages: tuple[tuple[str, str], ...]) -> Callable[..., rwkv.Pas
     # The module's name, under which its dataclasses look up their annotations.
     names: dict[str, Any] = {"__name__": rwkv.__name__}
     exec(compile(source, "mi_ref/forward/rwkv.py rewritten", "exec"), names)
-    found: Callable[..., rwkv.Passed] = names["run_layers"]
+    found: Callable[..., Carry] = names["block"]
     return found
 
 

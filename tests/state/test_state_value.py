@@ -288,7 +288,7 @@ def test_what_is_no_state(model: Model, state: State) -> None:
 
 def test_a_transformer_has_none(tiny: Model, state: State) -> None:
     assert tiny.run([1, 2, 3]).state is None
-    message = "llama2 attends, so it hands no state on; a recurrent model does"
+    message = "llama2 attends and has no recurrent state; pass a recurrent model"
     with pytest.raises(ShapeError, match=f"state=: .*{message}"):
         tiny.run(TAILS, state=state, edits=[(at.embed, _never)])
     with pytest.raises(ShapeError, match=rf"State\.empty: .*{message}"):
