@@ -186,7 +186,7 @@ def numbers_in(value: Any) -> Iterator[float]:
 
 def decimals(text: str) -> list[str]:
     """Return what is printed with a point or an exponent; other numbers count or name."""
-    return re.findall(r"(?<![\w.])[+-]?\d+(?:\.\d+(?:e[+-]\d+)?|e[+-]\d+)", text)
+    return re.findall(r"(?<![\w.<])[+-]?\d+(?:\.\d+(?:e[+-]\d+)?|e[+-]\d+)", text)
 
 
 def is_in(text: str, numbers: list[float]) -> bool:

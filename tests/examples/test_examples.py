@@ -12,7 +12,7 @@ import pytest
 from examples import patch_the_subject, rwkv_state
 
 EXAMPLES = Path(patch_the_subject.__file__).parent
-SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "make_readme.py")
+SCRIPTS = sorted(EXAMPLES.glob("*.py"))
 
 
 def test_the_subject_carries_the_capital(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,6 @@ from examples import (
     factual_routing,
     induction_heads,
     logit_attribution,
-    make_readme,
     path_patching,
     recurrent_feedback,
     rwkv_state_knockout,
@@ -29,7 +28,7 @@ from examples import (
 from mi_ref import HookError
 from tests.docs.test_readme import assert_same
 
-README = (Path(make_readme.__file__).parent / "README.md").read_text(encoding="utf-8")
+README = (Path(attention_knockout.__file__).parent / "README.md").read_text(encoding="utf-8")
 SUBJECT, LAST = 4, 5
 MOVERS = {(3, 6), (3, 7), (4, 6), (4, 7)}
 """Heads that bring the capital to the last token."""
@@ -59,8 +58,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 def test_the_readme_lists_every_script_once_with_its_output() -> None:
-    names = sorted(path.name for path in Path(make_readme.__file__).parent.glob("*.py"))
-    names.remove("make_readme.py")
+    names = sorted(path.name for path in Path(attention_knockout.__file__).parent.glob("*.py"))
     assert re.findall(r"^\| \[(\w+\.py)\]\(\1\) \|", README, re.M) == names
     assert re.findall(r"^## (\w+\.py)\n\n```\n.", README, re.M) == names
 

@@ -82,7 +82,7 @@ def removed_last(state: Any, x: Position) -> Any:
 
 
 FLA, FINCH = "rwkvg", "wkvrg"
-SHIFT = "context.rows.shifted(x, state.attn_shift)"
+SHIFT = "rows.shifted(x, state.attn_shift)"
 OUT = "out = normed if early else normed + merge_heads(bonus, backend.xp)"
 KEPT = "if first_values is None and isinstance(layer.mixer, TimeMix7):"
 
@@ -100,11 +100,11 @@ OF_BOTH = (
             params(lambda w: replace(w, ln_final=Norm(w.ln_final.weight, None)))),
     Mistake("width of heads taken for their number", "rwkv6", "rwkv_r", heads_by_width),
     Mistake("token shift of the stream before its norm", "rwkv6-fla", "rwkv_shift",
-            source(SHIFT, "context.rows.shifted(resid, state.attn_shift)")),
+            source(SHIFT, "rows.shifted(resid, state.attn_shift)")),
     Mistake("token shift brings the last token to the first", "rwkv7", "rwkv_shift",
             source(SHIFT, "context.backend.xp.roll(x, 1, axis=1)")),
     Mistake("token shift of what time mixing reads, in channel mixing", "rwkv7", "mlp_shift",
-            source("context.rows.shifted(y,", "context.rows.shifted(x,")),
+            source("rows.shifted(y,", "rows.shifted(x,")),
     Mistake("group-norm epsilon that of the other norms", "rwkv6-fla", "attn_out_raw",
             group_norm_eps(1e-5)),
     Mistake("group-norm epsilon by the divisor, not its square", "rwkv6", "attn_out_raw",

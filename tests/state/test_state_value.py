@@ -227,7 +227,7 @@ def test_files_that_are_no_state_of_this_model(
 ) -> None:
     path = tmp_path / "state.safetensors"
     state.save(path)
-    others = (name for name in CASES if not model.source.name.endswith(f"golden/{name}"))
+    others = (name for name in CASES if not model.source.name.endswith(f"golden/data/{name}"))
     other = load(next(others), get_backend("numpy"), "float64")
     own, foreign = model.source.sha256()[:12], other.source.sha256()[:12]
     message = (
@@ -260,7 +260,7 @@ def test_a_state_from_which_this_call_cannot_go_on(
     wrong = LayerState(state[1].wkv.astype("float32"), state[1].attn_shift, state[1].mlp_shift)
     refused: list[tuple[State, str]] = [
         (state.rows([0, 1]), r"the state has 2 rows, the prompt 3: state\.rows\(\[0\] \* 3\)"),
-        (handed(elsewhere, 3), rf"is of .*golden/{name} as loaded elsewhere, not of this model"
+        (handed(elsewhere, 3), rf"is of .*golden/data/{name} as loaded elsewhere, not of this model"
                                r".*pass State\(state\.layers, model\)"),
         (half, "the state lacks layers 1(, 2)?, which this call runs: it comes from a run that"),
         (State({**state.layers, 1: wrong}, model), "wkv of layer 1 is float32 on cpu; it must be"),

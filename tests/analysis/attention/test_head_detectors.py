@@ -120,7 +120,7 @@ def test_refusals(tiny: Model, as_users_call: None) -> None:
         head_scores(tiny, [1, 1], over="some")  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match="kind='name_mover'"):
         head_scores(tiny, [1, 1]).of("name_mover")  # type: ignore[arg-type]
-    with pytest.raises(TokenError, match="rows of one length"):
+    with pytest.raises(TokenError, match="rows of equal length"):
         head_scores(tiny, [[1, 1], [1, 1, 1]])
 
 

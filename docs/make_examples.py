@@ -1,9 +1,9 @@
-"""Write README.md of this folder: every example, the question it answers, and its output.
+"""Write examples/README.md: every example, the question it answers, and its output.
 
 Runs each script in its own process, without a network; scripts that name a checkpoint of the Hub
 get the bundled model instead. Times in the output are those of this run::
 
-    python examples/make_readme.py
+    python docs/make_examples.py
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+EXAMPLES = Path(__file__).parents[1] / "examples"
 ARGUMENTS = {"fast_download": ("--model", "atlas")}
 HEAD = """\
 # Examples
@@ -23,13 +23,13 @@ HEAD = """\
 Each script is at most a page long and runs offline on a bundled model in a second or two, from the
 repository's folder: `python examples/NAME.py`. All take `--model NAME`, a checkpoint from a folder
 or the Hub (for AlgZoo, one of its networks), and those that draw take `--plot FILE`; `--help` lists
-the rest. `python examples/make_readme.py` writes this page.
+the rest. `python docs/make_examples.py` writes this page.
 """
 
 
 def scripts() -> list[Path]:
     """Return every example, by name."""
-    return [path for path in sorted(HERE.glob("*.py")) if path != Path(__file__)]
+    return sorted(EXAMPLES.glob("*.py"))
 
 
 def first_line(path: Path) -> str:
@@ -42,7 +42,7 @@ def output(path: Path) -> str:
     command = [sys.executable, str(path), *ARGUMENTS.get(path.stem, ())]
     own = {"HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "utf-8"}
     done = subprocess.run(
-        command, cwd=HERE.parent, env=os.environ | own, capture_output=True, encoding="utf-8",
+        command, cwd=EXAMPLES.parent, env=os.environ | own, capture_output=True, encoding="utf-8",
         check=True,
     )  # fmt: skip
     return re.sub(r"\S*[/\\]tmp\w{8}\b", "FOLDER", done.stdout).strip("\n")
@@ -53,7 +53,7 @@ def main() -> None:
     rows = [f"| [{path.name}]({path.name}) | {first_line(path)} |" for path in scripts()]
     parts = [HEAD, "| script | |\n|---|---|\n" + "\n".join(rows) + "\n"]
     parts += [f"## {path.name}\n\n```\n{output(path)}\n```\n" for path in scripts()]
-    (HERE / "README.md").write_text("\n".join(parts), encoding="utf-8")
+    (EXAMPLES / "README.md").write_text("\n".join(parts), encoding="utf-8")
 
 
 if __name__ == "__main__":
