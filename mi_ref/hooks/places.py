@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import index
 from typing import Any, SupportsIndex, TypeAlias
 
 from mi_ref.errors import ArgumentError
+from mi_ref.whole_numbers import whole_number
 
 Places: TypeAlias = int | slice | Sequence[int] | Sequence[bool] | None
 """Along one axis: an index, a slice, several, a mask of true and false, or None for all."""
@@ -40,10 +40,10 @@ def plain_places(chosen: Any, what: str) -> Places:
         return chosen
     listed = chosen.tolist() if hasattr(chosen, "tolist") else chosen
     if isinstance(listed, SupportsIndex) and not isinstance(listed, bool):
-        return (index(listed),)
+        return (whole_number(listed),)
     try:
         own = [n.tolist() if hasattr(n, "tolist") else n for n in listed]
-        found = tuple(n if isinstance(n, bool) else index(n) for n in own)
+        found = tuple(n if isinstance(n, bool) else whole_number(n) for n in own)
     except TypeError:
         raise ArgumentError(
             f"{what}={chosen!r}: expected an index, a slice, a sequence of indices, or a mask of"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from operator import index
 from typing import SupportsIndex, TypeAlias, overload
 
 from mi_ref.errors import ArgumentError
+from mi_ref.whole_numbers import whole_number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,9 +89,12 @@ class LayerSite(_Described):
     def __getitem__(self, layer: SupportsIndex | slice) -> LayerPoint | LayerSpan:
         if isinstance(layer, slice):
             return LayerSpan(self, layer.start, layer.stop, layer.step)
-        if isinstance(layer, bool) or not isinstance(layer, SupportsIndex):
-            raise ArgumentError(f"at.{self.name}[{layer!r}]: expected a layer number or a slice.")
-        return LayerPoint(self, index(layer))
+        try:
+            return LayerPoint(self, whole_number(layer))
+        except TypeError:
+            raise ArgumentError(
+                f"at.{self.name}[{layer!r}]: expected a layer number or a slice."
+            ) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from operator import index
 from typing import Any, Protocol, runtime_checkable
 
 from mi_ref.errors import TokenError
+from mi_ref.whole_numbers import whole_number
 from mi_ref.output.fingerprint import Fingerprint
 
 
@@ -81,10 +81,10 @@ class Origin:
         if isinstance(token, str):
             return self.tokenizer.single_id(token)
         try:
-            found = index(token)
+            found = whole_number(token)
         except TypeError:
             found = -1
-        if isinstance(token, bool) or not 0 <= found < self.d_vocab:
+        if not 0 <= found < self.d_vocab:
             raise TokenError(
                 f"token id {token} is out of range: it is a whole number, and d_vocab is"
                 f" {self.d_vocab}."

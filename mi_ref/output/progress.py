@@ -14,5 +14,7 @@ def tracked(items: Iterable[T], what: str, total: int | None = None) -> Iterable
     from rich.progress import track
 
     console = Console(stderr=True)
-    hidden = not console.is_terminal
-    return track(items, what, total, console=console, transient=True, disable=hidden)
+    if not console.is_terminal:
+        # Not left to `track`: rich before 14.3 ends even a hidden bar with an empty line.
+        return items
+    return track(items, what, total, console=console, transient=True)

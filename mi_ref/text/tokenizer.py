@@ -17,7 +17,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
-from operator import index
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -26,6 +25,7 @@ from mi_ref.text import chat
 from mi_ref.text.spans import Encoding, places
 from mi_ref.text.tokenizer_files import Loaded, load, refuse
 from mi_ref.text.world_tokenizer import load_world
+from mi_ref.whole_numbers import whole_number
 
 
 class Tokenizer:
@@ -258,7 +258,7 @@ class Tokenizer:
 
     def _checked_ids(self, ids: Iterable[SupportsIndex]) -> list[int]:
         try:
-            checked = [index(i) for i in ids]
+            checked = [whole_number(i) for i in ids]
         except TypeError as error:
             raise TokenError(
                 f"expected a flat sequence of integers as token ids: {error}"

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from operator import index
 from typing import Any
 
 from mi_ref.errors import HookError, ShapeError
 from mi_ref.hooks.sites import LayerSite
+from mi_ref.whole_numbers import whole_number
 
 
 def whole(number: Any, what: str) -> int:
@@ -24,11 +24,9 @@ def whole(number: Any, what: str) -> int:
         If it is something else; true and false are no numbers here.
     """
     try:
-        if not isinstance(number, bool):
-            return index(number)
+        return whole_number(number)
     except TypeError:
-        pass
-    raise ShapeError(f"{what}={number!r}: a whole number is needed.")
+        raise ShapeError(f"{what}={number!r}: a whole number is needed.") from None
 
 
 def finite(numbers: Any, what: str) -> list[float]:
