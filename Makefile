@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-kernels lint golden golden-check golden-fuzz atlas atlas-rwkv7 bench clean
+.PHONY: demo test test-kernels test-lowest lint golden golden-check golden-fuzz atlas atlas-rwkv7 bench clean
 
 demo: .venv/installed
 	$(BIN)/mi-ref lens --model atlas --prompt "The capital of France is" --target " Paris"
@@ -13,6 +13,9 @@ test: .venv/dev
 
 test-kernels: .venv/dev
 	$(BIN)/python -m tests.fixtures.kernels
+
+test-lowest: .venv-lowest/installed
+	OPENBLAS_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -m "not slow" -n auto
 
 lint: .venv/dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -46,6 +49,13 @@ bench: .venv/golden
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
 	touch $@
 
+.venv-lowest/installed: pyproject.toml tests/lowest.py
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python tests/lowest.py > .venv-lowest/requirements.txt
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -e . \
+		-r .venv-lowest/requirements.txt
+	touch $@
+
 # torch first and pinned, so that pip takes the CPU build where one is at hand.
 .venv/golden: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
@@ -53,4 +63,4 @@ bench: .venv/golden
 	touch $@
 
 clean:
-	rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-lowest dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
