@@ -49,9 +49,9 @@ bench: .venv/golden
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --group dev
 	touch $@
 
-.venv-lowest/installed: pyproject.toml tests/lowest.py
+.venv-lowest/installed: pyproject.toml tests/fixtures/lowest.py
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python tests/lowest.py > .venv-lowest/requirements.txt
+	.venv-lowest/bin/python tests/fixtures/lowest.py > .venv-lowest/requirements.txt
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -e . \
 		-r .venv-lowest/requirements.txt
 	touch $@

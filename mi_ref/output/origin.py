@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from mi_ref.errors import TokenError
-from mi_ref.whole_numbers import whole_number
 from mi_ref.output.fingerprint import Fingerprint
+from mi_ref.whole_numbers import whole_number
 
 
 @runtime_checkable

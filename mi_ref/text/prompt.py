@@ -229,4 +229,5 @@ def _nested(values: Any, backend: Backend) -> list[Any]:
 
 def _plain(value: Any) -> Any:
     """Convert a library's integer to a Python int; return anything else unchanged."""
-    return value if isinstance(value, str | bool) or not hasattr(value, "__index__") else int(value)
+    own = value.tolist() if hasattr(value, "tolist") else value
+    return own if isinstance(own, str | bool) or not hasattr(own, "__index__") else int(own)
