@@ -25,6 +25,7 @@ from .hooks.capture import Hook as Hook, capture as capture
 from .hooks.sites import GlobalSite as GlobalSite, LayerSite as LayerSite, at as at
 from .load import from_pretrained as from_pretrained
 from .model import Model as Model
+from .output.saved import load_result as load_result
 from .run import Run as Run
 from .state.state import LayerState as LayerState, State as State
 

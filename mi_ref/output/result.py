@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
+from mi_ref.output.codec import encode, whole_numbers_in
 from mi_ref.output.files import write_json
 from mi_ref.output.origin import Origin
 from mi_ref.output.tables import Table
@@ -48,7 +49,7 @@ class Result(ABC):
 
 
 def record_of(
-    origin: Origin,
+    result: Result,
     kind: str,
     tokens: Sequence[int] | Sequence[Sequence[int]] = (),
     *,
@@ -59,10 +60,10 @@ def record_of(
 
     Parameters
     ----------
-    origin : Origin
-        The model that computed.
+    result : Result
+        A dataclass whose field `origin` says which model computed it.
     kind : str
-        Of result: the record's format is ``"mi_ref.<kind>/1"``.
+        The record's format is ``"mi_ref.<kind>/1"``.
     tokens : sequence of int, or of such
         Of the prompt or prompts.
     seed : int or None
@@ -70,6 +71,7 @@ def record_of(
     **content
         What was found, in plain data.
     """
+    origin: Origin = result.origin  # type: ignore[attr-defined]  # a field of every result
     rows = [list(row) if isinstance(row, Sequence) else row for row in tokens]
     return {
         "format": f"mi_ref.{kind}/1",
@@ -82,4 +84,17 @@ def record_of(
             for row in rows
         ],
         **content,
+        "value": encoded(result),
     }
+
+
+def encoded(result: Result) -> dict[str, Any]:
+    """Return every field, and the texts of all tokens: what `mi_ref.load_result` reads."""
+    value: dict[str, Any] = encode(result)
+    origin: Origin = result.origin  # type: ignore[attr-defined]  # a field of every result
+    # Whichever of these numbers are tokens, their texts are there to be shown.
+    numbers = {n for n in whole_numbers_in(value["fields"]) if 0 <= n < origin.d_vocab}
+    value["fields"]["origin"]["origin"]["tokens"] = {
+        str(n): origin.token_string(n) for n in sorted(numbers)
+    }
+    return value

@@ -111,7 +111,7 @@ class DatasetAblation(Result):
     def record(self) -> dict[str, Any]:
         """Return every number of every prompt, means and errors, and what was drawn."""
         return record_of(
-            self.origin,
+            self,
             "dataset_ablation",
             self.tokens,
             seed=self.seed,

@@ -116,7 +116,7 @@ class Ablation(Result):
     def record(self) -> dict[str, Any]:
         """Return every number, the reference prompts and the draws."""
         return record_of(
-            self.origin,
+            self,
             "ablation",
             self.tokens,
             seed=self.seed,

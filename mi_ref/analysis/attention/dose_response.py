@@ -96,7 +96,7 @@ class AttentionDoseResponse(Result):
     def record(self) -> dict[str, Any]:
         """Return every dose."""
         return record_of(
-            self.origin,
+            self,
             "attention_dose_response",
             self.tokens,
             units={"kl": "nats, KL(before || after)", "logit_change": "after - before"},

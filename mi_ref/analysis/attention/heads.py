@@ -107,7 +107,7 @@ class HeadScores(Result):
     def record(self) -> dict[str, Any]:
         """Return every score."""
         return record_of(
-            self.origin,
+            self,
             "head_scores",
             self.tokens,
             seed=self.seed,

@@ -78,7 +78,7 @@ class AttentionKnockout(Result):
     def record(self) -> dict[str, Any]:
         """Return where was cut and what it did."""
         return record_of(
-            self.origin,
+            self,
             "attention_knockout",
             self.comparison.tokens,
             units={"kl": "nats, KL(before || after)", "logit_change": "after - before"},

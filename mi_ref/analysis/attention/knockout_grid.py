@@ -96,7 +96,7 @@ class KnockoutGrid(Result):
     def record(self) -> dict[str, Any]:
         """Return every cut."""
         return record_of(
-            self.origin,
+            self,
             "knockout_grid",
             self.tokens,
             units={"kl": "nats, KL(before || after)", "logit_change": "after - before"},

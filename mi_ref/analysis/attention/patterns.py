@@ -114,7 +114,7 @@ class AttentionPatterns(Result):
             for head in (*self.heads, None)
         ]
         return record_of(
-            self.origin,
+            self,
             "attention_patterns",
             self.tokens,
             units={"entropy": "nats", "distance": "tokens", "head": "null for the mean of heads"},

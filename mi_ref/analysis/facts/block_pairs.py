@@ -105,7 +105,7 @@ class BlockPatchingPairs(Result):
             for place, (number, pair, subject) in enumerate(columns)
         ]
         return record_of(
-            self.origin,
+            self,
             "block_patching_pairs",
             tokens,
             blocks=[list(block) for block in self.pairs[0].blocks],

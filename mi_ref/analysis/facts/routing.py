@@ -79,7 +79,7 @@ class FactualRouting(Result):
     def record(self) -> dict[str, Any]:
         """Return everything."""
         return record_of(
-            self.origin,
+            self,
             "factual_routing",
             [self.tokens, self.counterfactual_tokens],
             prompts=["base", "counterfactual"],

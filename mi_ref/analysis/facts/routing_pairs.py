@@ -109,7 +109,7 @@ class FactualRoutingPairs(Result):
             for place, (number, pair) in enumerate(zip(self.numbers, self.pairs, strict=True))
         ]
         return record_of(
-            self.origin,
+            self,
             "factual_routing_pairs",
             tokens,
             patched=list(self.patched),

@@ -89,7 +89,7 @@ class CharacterHelix(Result):
     def record(self) -> dict[str, Any]:
         """Return every number but the vectors, and the texts."""
         return record_of(
-            self.origin,
+            self,
             "character_helix",
             layer=self.layer,
             widths=list(self.widths),

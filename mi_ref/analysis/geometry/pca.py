@@ -82,7 +82,7 @@ class Pca(Result):
         """Return variances, projections, and the components themselves."""
         host = self.backend.to_host
         return record_of(
-            self.origin,
+            self,
             "pca",
             labels=list(self.labels),
             variances=self.variances,

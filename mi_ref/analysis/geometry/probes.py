@@ -106,7 +106,7 @@ class Probes(Result):
     def record(self) -> dict[str, Any]:
         """Return every number, the prompts, their labels and the split."""
         return record_of(
-            self.origin,
+            self,
             "probes",
             self.tokens,
             seed=self.seed,

@@ -81,7 +81,7 @@ class TokenPositions(Result):
     def record(self) -> dict[str, Any]:
         """Return the text, its tokens, spans and labels."""
         return record_of(
-            self.origin,
+            self,
             "token_positions",
             self.encoding.ids,
             text=self.encoding.text,

@@ -9,7 +9,7 @@ from typing import Any
 
 from mi_ref.analysis.lens import plot as lens_plot, views as lens_views
 from mi_ref.analysis.lens.cells import Cell as Cell, LensCells
-from mi_ref.output.result import Result
+from mi_ref.output.result import Result, encoded
 from mi_ref.output.tables import Table
 
 
@@ -60,7 +60,7 @@ class LogitLens(LensCells, Result):
 
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON, with what it takes to repeat it."""
-        return lens_views.record(self)
+        return {**lens_views.record(self), "value": encoded(self)}
 
     def __repr__(self) -> str:
         return (

@@ -95,7 +95,7 @@ class Comparison(Result):
         from dataclasses import asdict
 
         return record_of(
-            self.origin,
+            self,
             "comparison",
             self.tokens,
             position=self.position,

@@ -100,7 +100,7 @@ class BlockPatching(Result):
     def record(self) -> dict[str, Any]:
         """Return everything."""
         return record_of(
-            self.origin,
+            self,
             "block_patching",
             [self.tokens, self.counterfactual_tokens],
             prompts=["base", "counterfactual"],

@@ -103,7 +103,7 @@ class PatchingGrid(Result):
     def record(self) -> dict[str, Any]:
         """Return both grids, with what rows and columns are."""
         return record_of(
-            self.origin,
+            self,
             "patching_grid",
             [self.base_tokens, self.source_tokens],
             prompts=["base", "source"],

@@ -99,7 +99,7 @@ class CausalTrace(Result):
     def record(self) -> dict[str, Any]:
         """Return everything."""
         return record_of(
-            self.origin,
+            self,
             "causal_trace",
             self.tokens,
             seed=self.seed,

@@ -96,7 +96,7 @@ class RecurrentFeedback(Result):
             for p in self.passes
         ]  # fmt: skip
         return record_of(
-            self.origin,
+            self,
             "recurrent_feedback",
             self.tokens,
             loop=list(self.loop),

@@ -75,7 +75,7 @@ class StateGrid(Result):
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return record_of(
-            self.origin,
+            self,
             self.kind,
             self.prompts,
             units={"kl": "nats, KL(unchanged || changed)"},

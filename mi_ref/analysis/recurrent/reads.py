@@ -61,7 +61,7 @@ class StateReads(Result):
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return record_of(
-            self.origin,
+            self,
             "state_reads",
             self.tokens,
             axes="layer, head, key_pos",

@@ -74,7 +74,7 @@ class StateNorms(Result):
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return record_of(
-            self.origin,
+            self,
             "state_norms",
             self.tokens,
             axes="layer, position, head",
@@ -131,7 +131,7 @@ class HalfLives(Result):
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return record_of(
-            self.origin,
+            self,
             "half_lives",
             self.tokens,
             axes="layer, head, d_key",

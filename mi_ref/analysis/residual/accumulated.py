@@ -114,7 +114,7 @@ class AccumulatedResidual(Result):
     def record(self) -> dict[str, Any]:
         """Return every number but the vectors themselves."""
         return record_of(
-            self.origin,
+            self,
             "accumulated_residual",
             self.tokens,
             positions=list(self.positions),

@@ -99,7 +99,7 @@ class ResidualDecomposition(Result):
     def record(self) -> dict[str, Any]:
         """Return every number but the vectors themselves."""
         return record_of(
-            self.origin,
+            self,
             "residual_decomposition",
             self.tokens,
             positions=list(self.positions),

@@ -123,7 +123,7 @@ class LogitAttribution(Result):
     def record(self) -> dict[str, Any]:
         """Return every number."""
         return record_of(
-            self.origin,
+            self,
             "logit_attribution",
             self.tokens,
             target=self.target,

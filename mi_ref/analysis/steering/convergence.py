@@ -100,7 +100,7 @@ class SteeringConvergence(Result):
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return record_of(
-            self.origin,
+            self,
             "steering_convergence",
             self.prompts,
             units={"kl": "nats, KL(natural || pushed)"},

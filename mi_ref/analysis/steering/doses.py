@@ -68,7 +68,7 @@ class DoseResponse(Result):
     def record(self) -> dict[str, Any]:
         """Return everything but the vector."""
         return record_of(
-            self.origin,
+            self,
             "dose_response",
             self.tokens,
             units={"kl": "nats, KL(unsteered || steered)"},

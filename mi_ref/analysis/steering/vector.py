@@ -84,7 +84,7 @@ class SteeringVector(Result):
     def record(self) -> dict[str, Any]:
         """Return everything, the vector too."""
         return record_of(
-            self.origin,
+            self,
             "steering_vector",
             [*self.positive, *self.negative],
             n_positive=len(self.positive),

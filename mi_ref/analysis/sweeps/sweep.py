@@ -70,7 +70,7 @@ class Sweep(Result):
         """Return metrics, labels and every number."""
         prompts = list(dict.fromkeys(self.tokens))
         return record_of(
-            self.origin,
+            self,
             "sweep",
             prompts,
             position=self.position,
