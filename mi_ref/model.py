@@ -121,7 +121,7 @@ class Model(TextMethods, WeightViews, Identity):
         logits : {"all", "last", "none"}
             Which positions to unembed.
         state : State or None
-            Of a recurrent model: what the tokens before this prompt handed on, ``run.state``;
+            The state that the tokens before this prompt left in a recurrent model, ``run.state``;
             None if there are none.
         prepend_bos : bool or None
             Whether text gets a beginning-of-sequence token; None: as the checkpoint's tokenizer

@@ -75,7 +75,7 @@ class Run:
         Residual stream ``[batch, pos, d_model]`` leaving the last layer that ran: what
         ``start_at_layer`` continues from.
     state : State or None
-        Of a recurrent model: what its last tokens hand on; ``model.run(more, state=run.state)``.
+        The state that a recurrent model's last tokens leave; ``model.run(more, state=run.state)``.
     first_values : Array or None
         Of RWKV-7: layer 0's values ``[batch, pos, head, d_head]``, which later layers read.
     bonuses : tuple of Array, or None

@@ -15,7 +15,7 @@ def whole_number(number: Any) -> int:
     Raises
     ------
     TypeError
-        If it is no whole number.
+        If it is not a whole number.
     """
     own = number.tolist() if hasattr(number, "tolist") else number
     if isinstance(own, bool):

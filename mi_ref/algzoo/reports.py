@@ -90,7 +90,7 @@ def report(
     Raises
     ------
     ConfigError
-        If no task is named, it is no task, or its inputs are not what the network reads.
+        If no task is named, the name is unknown, or the network does not read its inputs.
     ShapeError
         If the network's answers are not the task's, or there are no samples.
     """
@@ -139,7 +139,7 @@ def _task(network: Network, task: str | Task | None) -> Task:
     found = TASKS[asked] if isinstance(asked, str) else asked
     if found.functions != isinstance(network, Attention):
         reads = "whole numbers" if isinstance(network, Attention) else "numbers"
-        raise ConfigError(f"{found.name} is no task of {network!r}, which reads {reads}.")
+        raise ConfigError(f"{found.name} is not a task of {network!r}, which reads {reads}.")
     return found
 
 

@@ -31,7 +31,7 @@ def attention(n_layers: int) -> Axes:
 def misfits(axes: Axes, shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Return what is missing, misshapen or unexpected among tensors, in sentences; empty if none.
 
-    The first tensor that has an axis settles its size.
+    The first tensor that has an axis determines its size.
     """
     sizes: dict[str, int] = {}
     found = [

@@ -66,7 +66,7 @@ def check_output(path: str | None) -> None:
         return
     folder = Path(path).parent
     if path == STDOUT:
-        raise OutputError("'-' is no file: only --json writes to standard output.")
+        raise OutputError("'-' is only valid for --json, which then writes to standard output.")
     if Path(path).is_dir() or path.endswith(("/", os.sep)):
         raise OutputError(f"{path!r} is a folder: name a file to write.")
     if not folder.is_dir():

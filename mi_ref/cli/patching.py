@@ -63,7 +63,7 @@ def blocks(arguments: argparse.Namespace, model: Model) -> BlockPatching:
 
 
 def show_pairs(arguments: argparse.Namespace) -> None:
-    """Patch blocks of layers in each pair of a file, and show what comes of it."""
+    """Patch blocks of layers in each pair of a file, and show the effect."""
     from mi_ref.analysis.facts.block_pairs import block_patching_pairs
     from mi_ref.analysis.facts.pairs_file import read_fact_pairs
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def steer(arguments: argparse.Namespace, model: Model) -> None:
-    """Scale or set the edge's weight, and show what comes of it."""
+    """Scale or set the edge's weight, and show the effect."""
     from mi_ref.analysis.attention.doses import attention_dose_response
     from mi_ref.output.tables import chance
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def steer(arguments: argparse.Namespace, model: Model) -> None:
-    """Make the vector, add it, and show what comes of it."""
+    """Make the vector, add it, and show the effect."""
     from mi_ref.analysis.arguments.prompts import one_prompt, places
     from mi_ref.analysis.attention.calibration import DOSES
     from mi_ref.analysis.steering.doses import dose_response

@@ -46,7 +46,7 @@ def read_layers(model: Weightless, start: int | None, stop: int | None) -> range
     Raises
     ------
     HookError
-        If they are no range of this model's.
+        If this model has no such range.
     """
     n_layers = model.cfg.n_layers
     for name, end in (("start_at_layer", start), ("stop_at_layer", stop)):
@@ -56,7 +56,7 @@ def read_layers(model: Weightless, start: int | None, stop: int | None) -> range
     ends = [end + n_layers if end < 0 else end for end in ends]
     if not 0 <= ends[0] <= ends[1] <= n_layers:
         raise HookError(
-            f"start_at_layer={start}, stop_at_layer={stop} is no range of layers:"
+            f"start_at_layer={start}, stop_at_layer={stop} is not a range of layers:"
             f" this model's are 0 to {n_layers - 1}."
         )
     return range(*ends)
@@ -85,7 +85,7 @@ def read_residual(model: Computing, prompt: Any, layer: int, mask: Any) -> Start
     Raises
     ------
     ShapeError
-        If it is no residual stream of this model, or lacks what else the layer reads.
+        If it is not a residual stream of this model, or lacks what else the layer reads.
     """
     run = prompt if isinstance(prompt, Run) else None
     if run is not None and not run.origin.same_model(model.origin):

@@ -61,7 +61,7 @@ def intervene(
     tap: Tap,
     backend: Backend,
 ) -> tuple[Array | None, Array, Array]:
-    """Return edited writes, if any, and what is read and handed on with all edits.
+    """Return edited writes, if any, and what is read and left behind with all edits.
 
     Parameters
     ----------

@@ -97,7 +97,7 @@ class Origin:
         Parameters
         ----------
         seed : int or None
-            Of whatever randomness took part; None if none did.
+            The seed of any randomness that took part; None if none did.
         """
         return {
             "model": self.name,

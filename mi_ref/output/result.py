@@ -67,7 +67,7 @@ def record_of(
     tokens : sequence of int, or of such
         Of the prompt or prompts.
     seed : int or None
-        Of whatever randomness took part.
+        The seed of any randomness that took part.
     **content
         What was found, in plain data.
     """

@@ -200,7 +200,7 @@ class WeightViews:
 def _attention(w: LayerParams | RecurrentLayerParams) -> LayerParams:
     if isinstance(w, RecurrentLayerParams):
         raise WeightError(
-            "this layer hands on a state and does not attend: its weights are in"
+            "this recurrent layer has no attention: its weights are in"
             " model.params.layers[l].attn, as receptance, key, value and so on."
         )
     return w

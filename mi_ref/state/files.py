@@ -36,7 +36,7 @@ def read_state(path: str | os.PathLike[str], origin: Origin) -> dict[int, dict[s
     Raises
     ------
     ShapeError
-        If it is no state, or one of other weights.
+        If it is not a saved state, or other weights made it.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -47,7 +47,7 @@ def read_state(path: str | os.PathLike[str], origin: Origin) -> dict[int, dict[s
         raise ShapeError(f"{path} cannot be read as a state: {error}.") from error
     if note.get("format") != FORMAT:
         raise ShapeError(
-            f"{path} is no saved state: its format is {note.get('format')!r}, not {FORMAT!r}."
+            f"{path} is not a saved state: expected the format {FORMAT!r}, got {note.get('format')!r}."
         )
     made_by = json.loads(note["provenance"])
     own = origin.weights.sha256()

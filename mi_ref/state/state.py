@@ -21,7 +21,7 @@ PARTS: tuple[Part, ...] = ("wkv", "attn_shift", "mlp_shift")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerState:
-    """What one layer hands on."""
+    """The state that a sequence leaves in one layer."""
 
     wkv: Float[Array, "batch head d_key d_value"]
     """The matrix of each head, as ``at.rwkv_state`` has it after the last token."""
@@ -106,7 +106,7 @@ class State:
 
     @property
     def batch(self) -> int:
-        """Rows; 0 of a state without layers, which a run that stopped before them hands on."""
+        """Number of rows; 0 if there are no layers, as after a run that stopped before them."""
         return next((int(part.wkv.shape[0]) for part in self.layers.values()), 0)
 
     def rows(self, rows: Sequence[int]) -> State:

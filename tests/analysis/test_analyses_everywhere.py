@@ -64,7 +64,7 @@ REFUSED: dict[str, tuple[set[str], str]] = {
     "residual_decomposition neurons": (EXPERTS, _EXPERTS),
     "state_knockout_sweep": (ATTEND, _ATTENTION),
     "state_norms": (ATTEND, _ATTENTION),
-    "state_patching": (ATTEND, "attends and hands on no state: patch its residual stream"),
+    "state_patching": (ATTEND, "attends and has no recurrent state: patch its residual stream"),
     "state_reads": (ATTEND, _ATTENTION),
     "state_steering_sweep": (ATTEND, _ATTENTION),
 }

@@ -94,7 +94,7 @@ def test_it_goes_on_where_it_was(capsys: Capsys, tmp_path: Path) -> None:
         (["--receiver", "q:4.6.1"], 2, "'q:4.6.1' is no SITE:LAYER"),
         (["--sender", "mlp", "--head", "1"], 2, "--head is of --sender head"),
         (["--freeze", "mlp"], 2, "invalid choice: 'mlp'"),
-        (["--receiver", "z:3"], 1, "at.z[3] is no receiver"),
+        (["--receiver", "z:3"], 1, "at.z[3] is not a receiver"),
         (["--receiver", "query:3"], 1, "no hook site is named 'query'"),
         (["--receiver", "embed:3"], 1, "at.embed belongs to no layer"),
         (["--receiver", "q:0"], 1, "comes before a receiver, at.q[0]"),

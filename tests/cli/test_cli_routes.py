@@ -204,7 +204,7 @@ def test_errors_are_one_message_and_status_1(
         ([*ROUTE, "--skip"], "--skip and --draw are of --pairs"),
         (["patch", "--clean", FRANCE], "give --clean and --corrupted, or --pairs"),
         (["patch", "--pairs", "pairs.json"], "--pairs needs --by block"),
-        (["patch", "--clean", FRANCE, "--corrupted", ITALY, "--skip"], "--skip is of --pairs"),
+        (["patch", "--clean", FRANCE, "--corrupted", ITALY, "--skip"], "--skip requires --pairs"),
         (["patch", "--by", "block", *MANY, "--direction", "noising", "--position", "1"],
          "--direction, --position: not beside --pairs"),
         (["decompose", "--prompt", FRANCE, "--target", " Rome"], "--target: only of --accumulated"),

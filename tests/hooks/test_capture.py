@@ -180,7 +180,7 @@ def test_numbers_of_numpy_are_numbers(tiny: Model) -> None:
 )
 def test_layers_that_are_no_range_are_refused(ends: dict[str, Any], tiny: Model) -> None:
     resid = tiny.run(PROMPT).resid
-    with pytest.raises(HookError, match="is no range of layers: this model's are 0 to 1"):
+    with pytest.raises(HookError, match="is not a range of layers: this model's are 0 to 1"):
         tiny.run(resid if "start_at_layer" in ends else PROMPT, **ends)
 
 

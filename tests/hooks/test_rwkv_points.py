@@ -109,7 +109,7 @@ def test_weight_views(exact: Model) -> None:
         assert_close(run[at.mlp_out_raw[n]], out, rel=1e-13, backend=exact.backend)
         assert tuple(exact.W_in[n].shape) == (cfg.d_model, cfg.d_mlp)
         for name in ("W_Q", "W_K", "W_V", "W_O", "b_Q", "b_K", "b_V", "b_O"):
-            with pytest.raises(WeightError, match=r"hands on a state and does not attend: .*attn"):
+            with pytest.raises(WeightError, match=r"this recurrent layer has no attention: .*attn"):
                 getattr(exact, name)[n]
     logits = host(run[at.unembed_in]) @ host(exact.W_U) + host(exact.b_U)
     assert_close(run.logits, logits, rel=1e-13, backend=exact.backend)

@@ -240,8 +240,8 @@ def test_files_that_are_no_state_of_this_model(
     (tmp_path / "text").write_text("a state")
     weights = repository / "golden" / "data" / "rwkv6" / "model.safetensors"
     for file, text in (
-        (tmp_path / "bare", "is no saved state: its format is None, not 'mi_ref.state/1'"),
-        (weights, "is no saved state"),
+        (tmp_path / "bare", "is not a saved state: expected the format 'mi_ref.state/1', got None"),
+        (weights, "is not a saved state"),
         (tmp_path / "text", "cannot be read as a state"),
         (tmp_path / "absent", "cannot be read as a state"),
     ):

@@ -12,7 +12,7 @@ from mi_ref._typing import Array
 from mi_ref.analysis.arguments.numbers import whole
 from mi_ref.analysis.arguments.prompts import one_prompt, places
 from mi_ref.edits.intervention import Places
-from mi_ref.errors import ShapeError
+from mi_ref.errors import ArgumentError, ShapeError
 from mi_ref.hooks.capture import Edit
 from mi_ref.hooks.selectors import Selector
 from mi_ref.hooks.sites import LayerSite, Point, at
@@ -52,7 +52,7 @@ def every_part(model: Model, what: What, layers: Places, indices: Places) -> lis
         If a layer, a head or a neuron lies outside, or `indices` are given of whole parts.
     """
     if what not in SITES:
-        raise ValueError(f"what={what!r}: it is {', '.join(map(repr, SITES))}.")
+        raise ArgumentError(f"what={what!r}: expected {', '.join(map(repr, SITES))}.")
     # What heads of a recurrent model read of their state is their output.
     sites = (at.rwkv_wkv,) if what == "head" and model.cfg.recurrent else SITES[what]
     chosen = places(layers, model.cfg.n_layers, "layers")
@@ -131,7 +131,7 @@ def check_method(method: str) -> None:
         With those that there are.
     """
     if method not in ("zero", "mean", "resample"):
-        raise ValueError(f"method={method!r}: it is 'zero', 'mean' or 'resample'.")
+        raise ArgumentError(f"method={method!r}: expected 'zero', 'mean' or 'resample'.")
 
 
 def check_draws(draws: int) -> None:

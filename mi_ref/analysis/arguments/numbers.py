@@ -1,7 +1,7 @@
 """Numbers and sites as callers give them, read as plain ones, or refused.
 
 A number of an array library would run through an analysis and fail where the result is saved; one
-that is no finite number would make every value of the result NaN.
+that is not finite would make every value of the result NaN.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def whole(number: Any, what: str) -> int:
     Raises
     ------
     ShapeError
-        If it is something else; true and false are no numbers here.
+        If it is something else; true and false do not count as numbers.
     """
     try:
         return whole_number(number)
@@ -35,7 +35,7 @@ def finite(numbers: Any, what: str) -> list[float]:
     Raises
     ------
     ShapeError
-        If one is infinite or no number, or they are no sequence.
+        If one is infinite or NaN, or they are not a sequence.
     """
     plain = numbers.tolist() if hasattr(numbers, "tolist") else numbers
     try:
@@ -45,7 +45,7 @@ def finite(numbers: Any, what: str) -> list[float]:
     except (TypeError, ValueError):
         raise ShapeError(f"{what}={numbers!r}: a sequence of numbers is needed.") from None
     if outside := [n for n in found if not math.isfinite(n)]:
-        raise ShapeError(f"{what}={numbers!r}: {outside} would leave no number of the result.")
+        raise ShapeError(f"{what}={numbers!r}: {outside} would make the result NaN.")
     return found
 
 

@@ -104,7 +104,7 @@ def place(chosen: int, size: int, what: str) -> int:
     Raises
     ------
     ArgumentError
-        If it is no index.
+        If it is not an index.
     ShapeError
         If it lies outside, or is not one.
     """

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mi_ref.analysis.attention.looks import listed
 from mi_ref.analysis.measure.comparison import Change
-from mi_ref.errors import ShapeError
+from mi_ref.errors import ArgumentError
 from mi_ref.output.origin import Origin
 from mi_ref.output.plots import curves
 from mi_ref.output.result import Result, record_of
@@ -71,7 +71,7 @@ class AttentionDoseResponse(Result):
         target's.
         """
         if of not in ("attention", "kl", "probability"):
-            raise ShapeError(f"of={of!r}: it is 'attention', 'kl' or 'probability'.")
+            raise ArgumentError(f"of={of!r}: expected 'attention', 'kl' or 'probability'.")
         return crossing([d.dose for d in self.doses], self._values(of), value)
 
     def table(self) -> Table:

@@ -18,7 +18,7 @@ from mi_ref._typing import Array, Bool, Float, Int, Namespace
 from mi_ref.analysis.arguments.numbers import whole
 from mi_ref.analysis.attention.patterns import layer_patterns
 from mi_ref.analysis.attention.repeated_tokens import repeated_tokens
-from mi_ref.errors import ShapeError
+from mi_ref.errors import ArgumentError, ShapeError
 from mi_ref.model import Model
 from mi_ref.output.origin import Origin
 from mi_ref.output.plots import heat_map
@@ -84,7 +84,7 @@ class HeadScores(Result):
     def grid(self, kind: Kind) -> tuple[tuple[float, ...], ...]:
         """Return ``[layer][head]`` of a kind; see `of`."""
         if kind not in KINDS:
-            raise ShapeError(f"kind={kind!r}: it is one of {', '.join(map(repr, KINDS))}.")
+            raise ArgumentError(f"kind={kind!r}: expected one of {', '.join(map(repr, KINDS))}.")
         if kind not in self.scores:
             raise ShapeError(
                 f"no token of these prompts occurs twice, so they show no {kind} heads: take a"
@@ -164,7 +164,7 @@ def head_scores(
         If the model has no patterns.
     """
     if over not in get_args(Over):
-        raise ValueError(f"over={over!r}: it is 'matching' or 'all'.")
+        raise ArgumentError(f"over={over!r}: expected 'matching' or 'all'.")
     tokens = (
         repeated_tokens(model, period, n_prompts, seed)
         if prompt is None

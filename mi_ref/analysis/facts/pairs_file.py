@@ -71,7 +71,7 @@ class _Entry:
 
 def _faults(entry: Any) -> Iterator[str]:
     if not isinstance(entry, _Entry):
-        yield f"{entry!r} is no object"
+        yield f"{entry!r} is not an object"
         return
     keys = [key for key, _ in entry.items]
     for key in dict.fromkeys(keys):

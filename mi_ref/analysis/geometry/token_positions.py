@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
-from mi_ref.errors import TokenError
+from mi_ref.errors import ArgumentError, TokenError
 from mi_ref.model import Model
 from mi_ref.output.origin import Origin
 from mi_ref.output.result import Result, record_of
@@ -211,7 +211,7 @@ def _spans(encoding: Encoding, unit: Unit) -> tuple[Sequence[Span | None], int]:
 
 def _check_unit(unit: str) -> None:
     if unit not in ("characters", "bytes"):
-        raise ValueError(f"unit={unit!r}: it is 'characters' or 'bytes'.")
+        raise ArgumentError(f"unit={unit!r}: expected 'characters' or 'bytes'.")
 
 
 def _shown(span: Span | None) -> str:

@@ -74,7 +74,7 @@ class Logit(Metric):
 
     @property
     def label(self) -> str:
-        """Of which token."""
+        """The token."""
         return f"logit {self.token.text!r}"
 
 
@@ -117,7 +117,7 @@ class Probability(Metric):
 
     @property
     def label(self) -> str:
-        """Of which token."""
+        """The token."""
         return f"p({self.token.text!r})"
 
 
@@ -137,7 +137,7 @@ class LogProbability(Metric):
 
     @property
     def label(self) -> str:
-        """Of which token."""
+        """The token."""
         return f"log p({self.token.text!r})"
 
 
@@ -160,7 +160,7 @@ class Rank(Metric):
 
     @property
     def label(self) -> str:
-        """Of which token."""
+        """The token."""
         return f"rank of {self.token.text!r}"
 
 

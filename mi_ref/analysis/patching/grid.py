@@ -11,7 +11,7 @@ from mi_ref._typing import Array, Float
 from mi_ref.analysis.arguments.prompts import PromptPair
 from mi_ref.analysis.measure.metrics import Metric, logit_difference, recovery
 from mi_ref.analysis.sweeps.sweep import SweepCell, SweepOptions, sweep
-from mi_ref.errors import ShapeError
+from mi_ref.errors import ArgumentError, ShapeError
 from mi_ref.model import Model
 from mi_ref.output.origin import Origin
 from mi_ref.output.result import Result, record_of
@@ -157,7 +157,7 @@ class Patching:
 def read_patching(
     model: Model, pair: PromptPair, direction: Direction, metric: Metric | None
 ) -> Patching:
-    """Run clean (the pair's first) and corrupted prompt, and settle what is measured.
+    """Run clean (the pair's first) and corrupted prompt, and choose the metric.
 
     The metric is, if None, the logit difference between what the clean and the corrupted prompt
     predict, each its likeliest token.
@@ -168,7 +168,7 @@ def read_patching(
         If there is no such direction, or both prompts predict the same token and metric is None.
     """
     if direction not in ("denoising", "noising"):
-        raise ShapeError(f"direction={direction!r}: it is 'denoising' or 'noising'.")
+        raise ArgumentError(f"direction={direction!r}: expected 'denoising' or 'noising'.")
     runs = [model.run(list(ids), logits="last") for ids in (pair.first, pair.second)]
     clean, corrupted = (run.logits_at(-1) for run in runs)
     if metric is None:

@@ -33,7 +33,7 @@ from mi_ref.analysis.patching.routes import (
 from mi_ref.analysis.sweeps.cells import rows_of
 from mi_ref.analysis.sweeps.sweep import SweepCell, SweepOptions
 from mi_ref.edits.intervention import Places
-from mi_ref.errors import HookError, ShapeError
+from mi_ref.errors import ArgumentError, HookError, ShapeError
 from mi_ref.model import Model
 from mi_ref.text.prompt import Prompt
 
@@ -135,9 +135,9 @@ def path_patching(
 
 def _check(senders: Sending, freeze: Freeze, heads: Places) -> None:
     if senders not in ("head", "attn", "mlp"):
-        raise ShapeError(f"senders={senders!r}: it is 'head', 'attn' or 'mlp'.")
+        raise ArgumentError(f"senders={senders!r}: expected 'head', 'attn' or 'mlp'.")
     if freeze not in ("attention", "all"):
-        raise ShapeError(f"freeze={freeze!r}: it is 'attention' or 'all'.")
+        raise ArgumentError(f"freeze={freeze!r}: expected 'attention' or 'all'.")
     if heads is not None and senders != "head":
         raise ShapeError(f"heads={heads!r}: only senders='head' has heads, not {senders!r}.")
 

@@ -77,7 +77,7 @@ def read_receivers(model: Model, receivers: Receiver | Sequence[Receiver]) -> tu
     Raises
     ------
     HookError
-        If there is none, or one is no input of attention or an MLP of this model.
+        If there is none, or one is not an input of attention or an MLP of this model.
     ShapeError
         If a head lies outside.
     """
@@ -102,7 +102,7 @@ def _heads(model: Model, point: LayerPoint, heads: Places) -> tuple[int, ...] | 
     readable = [site for site in _ATTENTION_READS + _MLP_READS if site in model.hook_points.sites]
     if point.site not in readable:
         raise HookError(
-            f"{point!r} is no receiver: paths end at what attention or an MLP reads,"
+            f"{point!r} is not a receiver: paths end at inputs of attention or an MLP,"
             f" {', '.join(map(repr, readable))}."
         )
     if heads is None:

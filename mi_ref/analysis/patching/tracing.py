@@ -272,7 +272,7 @@ def _subject(
         return tuple(sorted(places(subject, n_pos, "subject")))
     if not isinstance(prompt, str) or not subject or subject not in prompt:
         raise TokenError(
-            f"subject={subject!r} is no part of the prompt {prompt!r}: name positions."
+            f"subject={subject!r} is not part of the prompt {prompt!r}: name positions."
         )
     start = prompt.index(subject)
     encoding = model.tokenizer.encode(prompt, prepend_bos=prepend_bos)

@@ -10,7 +10,7 @@ from mi_ref._typing import Array
 from mi_ref.analysis.arguments.numbers import whole
 from mi_ref.analysis.arguments.prompts import place
 from mi_ref.edits.intervention import as_array
-from mi_ref.errors import HookError, ShapeError
+from mi_ref.errors import ArgumentError, HookError, ShapeError
 from mi_ref.model import Model
 from mi_ref.run import Run
 
@@ -107,12 +107,12 @@ def loop_bounds(model: Model, loop: tuple[int, int], depth: int, mode: Mode) -> 
     Raises
     ------
     HookError
-        If the loop is no range of layers.
+        If the loop is not a range of layers.
     ShapeError
         If the depth is below 1.
     """
     if mode not in ("recurrent", "restart"):
-        raise ValueError(f"mode={mode!r}: it is 'recurrent' or 'restart'.")
+        raise ArgumentError(f"mode={mode!r}: expected 'recurrent' or 'restart'.")
     if whole(depth, "depth") < 1:
         raise ShapeError(f"depth={depth}: the loop runs at least once.")
     n_layers = model.cfg.n_layers
@@ -122,7 +122,7 @@ def loop_bounds(model: Model, loop: tuple[int, int], depth: int, mode: Mode) -> 
     start, stop = (end + n_layers if end < 0 else end for end in ends)
     if not 0 <= start < stop <= n_layers:
         raise HookError(
-            f"loop={loop} is no range of layers: name the first and the one after the last of"
+            f"loop={loop} is not a range of layers: name the first and the one after the last of"
             f" 0 to {n_layers - 1}."
         )
     return start, stop

@@ -15,7 +15,7 @@ from typing import Literal
 from mi_ref._typing import Array, Float, Namespace
 from mi_ref.analysis.arguments.prompts import place
 from mi_ref.config.decoder import TimeMix6
-from mi_ref.errors import HookError
+from mi_ref.errors import ArgumentError, HookError
 from mi_ref.forward.state_taps import Terms
 from mi_ref.hooks.sites import at
 from mi_ref.run import Run
@@ -36,7 +36,7 @@ def effective_attention(
         None: exact and signed. ``"relu_l1"``: as candle-mi shows it; see `relu_l1`.
     """
     if normalize not in (None, "relu_l1"):
-        raise ValueError(f"normalize={normalize!r}: it is 'relu_l1' or None.")
+        raise ArgumentError(f"normalize={normalize!r}: expected 'relu_l1' or None.")
     attention = run[at.rwkv_effective_attn[layer]]
     return attention if normalize is None else relu_l1(attention, xp=run.backend.xp)
 

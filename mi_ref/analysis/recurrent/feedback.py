@@ -150,7 +150,7 @@ def recurrent_feedback(
     Raises
     ------
     HookError
-        If the loop is no range of layers.
+        If the loop is not a range of layers.
     ShapeError
         If the depth is below 1, or feedback does not fit.
     """

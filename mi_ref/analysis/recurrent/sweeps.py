@@ -224,7 +224,7 @@ def state_patching(
 def _state(run: Run) -> State:
     if run.state is None:
         raise ShapeError(
-            f"{run.origin.name} attends and hands on no state: patch its residual stream or"
+            f"{run.origin.name} attends and has no recurrent state: patch its residual stream or"
             " its heads instead."
         )
     return run.state

@@ -30,7 +30,7 @@ from mi_ref.analysis.residual.parts import (
 )
 from mi_ref.config.decoder import LayerNorm
 from mi_ref.edits.intervention import Places
-from mi_ref.errors import ShapeError
+from mi_ref.errors import ArgumentError, ShapeError
 from mi_ref.hooks.capture import CaptureLike, capture
 from mi_ref.hooks.sites import at
 from mi_ref.model import LogitsWanted, Model
@@ -204,7 +204,7 @@ def logit_attribution(
         If target and other are one token.
     """
     if by not in ("component", "head", "neuron"):
-        raise ValueError(f"by={by!r}: it is 'component', 'head' or 'neuron'.")
+        raise ArgumentError(f"by={by!r}: expected 'component', 'head' or 'neuron'.")
     ids = one_prompt(model, prompt, prepend_bos)
     chosen = places(positions, len(ids), "positions")
     wanted: tuple[int, int | None] = model.origin.token_id(target), None

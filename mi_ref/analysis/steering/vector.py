@@ -18,7 +18,7 @@ from mi_ref.analysis.arguments.numbers import whole
 from mi_ref.analysis.arguments.prompts import one_prompt
 from mi_ref.backend import Backend
 from mi_ref.edits.values import Add
-from mi_ref.errors import HookError, ShapeError
+from mi_ref.errors import ArgumentError, HookError, ShapeError
 from mi_ref.hooks.capture import capture
 from mi_ref.hooks.points import GlobalSite, LayerPoint
 from mi_ref.hooks.selectors import Selector, resolve
@@ -136,7 +136,7 @@ def steering_vector(
     if where.site.axes[1] != "pos":
         raise HookError(f"{where!r} has axes {' '.join(where.site.axes)}: no activation per token.")
     if isinstance(position, str) and position != "mean":
-        raise ShapeError(f"position={position!r}: it is a number or 'mean'.")
+        raise ArgumentError(f"position={position!r}: expected a number or 'mean'.")
     position = position if isinstance(position, str) else whole(position, "position")
     xp, host = model.backend.xp, model.backend.to_host
     rows, means = [], []

@@ -34,7 +34,7 @@ class SweepCell:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SettledCell:
+class ResolvedCell:
     """A cell in terms of one model: its token ids, and each edit at one point."""
 
     tokens: tuple[int, ...]
@@ -59,14 +59,14 @@ class CellBatch:
 
     start: int
     """Number of the first of them in the sweep."""
-    cells: tuple[SettledCell, ...]
+    cells: tuple[ResolvedCell, ...]
     metrics: tuple[Metric, ...]
     position: int
 
 
-def settle(
+def resolve_cells(
     model: Model, prompt: Prompt, cells: Sequence[SweepCell], prepend_bos: bool | None
-) -> tuple[SettledCell, ...]:
+) -> tuple[ResolvedCell, ...]:
     """Read every cell's prompt and selectors.
 
     Raises
@@ -79,7 +79,7 @@ def settle(
     if not cells:
         raise ShapeError("a sweep needs at least one cell; cells is empty.")
     own = one_prompt(model, prompt, prepend_bos)
-    settled = []
+    resolved = []
     for cell in cells:
         ids = own if cell.prompt is None else one_prompt(model, cell.prompt, prepend_bos)
         edits = tuple(
@@ -87,12 +87,12 @@ def settle(
             for selector, edit in cell.edits
             for point in select(selector, model.hook_points, lambda _: True)
         )
-        settled.append(SettledCell(ids, edits))
-    return tuple(settled)
+        resolved.append(ResolvedCell(ids, edits))
+    return tuple(resolved)
 
 
 def batches(
-    cells: Sequence[SettledCell],
+    cells: Sequence[ResolvedCell],
     metrics: Sequence[Metric],
     position: int,
     rows: int | None,
@@ -120,7 +120,7 @@ def rows_of(rows: int | None, n_pos: int) -> int:
     return rows
 
 
-def chunks(cells: Sequence[SettledCell], rows: int | None) -> Iterator[range]:
+def chunks(cells: Sequence[ResolvedCell], rows: int | None) -> Iterator[range]:
     """Yield successive cells that run together, see `rows_of`: their prompts are of one length."""
     start = 0
     while start < len(cells):
@@ -138,7 +138,7 @@ def chunks(cells: Sequence[SettledCell], rows: int | None) -> Iterator[range]:
 
 def evaluate(
     model: Model,
-    cells: Sequence[SettledCell],
+    cells: Sequence[ResolvedCell],
     metrics: Sequence[Metric],
     position: int,
     prefix: Prefix | None = None,

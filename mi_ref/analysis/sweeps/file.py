@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mi_ref.analysis.measure.metrics import Metric
-from mi_ref.analysis.sweeps.cells import SettledCell
+from mi_ref.analysis.sweeps.cells import ResolvedCell
 from mi_ref.backend import Backend
 from mi_ref.edits.intervention import Intervention
 from mi_ref.errors import SweepError
@@ -28,7 +28,7 @@ _FORMAT = "mi_ref.sweep_cells/1"
 def identity(
     model: Model,
     tokens: tuple[int, ...],
-    cells: Sequence[SettledCell],
+    cells: Sequence[ResolvedCell],
     metrics: Sequence[Metric],
     position: int,
 ) -> dict[str, Any]:
@@ -76,7 +76,9 @@ class SweepFile:
         held = self._path.read_bytes() if self._path.exists() else b""
         if b"\n" not in held:
             if not header.encode().startswith(held):
-                raise SweepError(f"{self._path} is no file of a sweep: name another for resume=.")
+                raise SweepError(
+                    f"{self._path} is not a sweep's file. Pass another path as resume=."
+                )
             self._path.write_bytes(header.encode())
             held = header.encode()
         whole = held[: held.rindex(b"\n") + 1]
@@ -98,7 +100,7 @@ class SweepFile:
     def _check_header(self, text: bytes) -> None:
         found = _parsed(text)
         if found.get("format") != _FORMAT:
-            raise SweepError(f"{self._path} is no file of a sweep: name another for resume=.")
+            raise SweepError(f"{self._path} is not a sweep's file. Pass another path as resume=.")
         wanted = json.loads(_line(self._known))
         differing = [key for key, value in wanted.items() if found.get(key) != value]
         if differing:
@@ -144,7 +146,7 @@ def _strict(value: float) -> float | str:
     return value if math.isfinite(value) else json.dumps(value)
 
 
-def _digest(cells: Sequence[SettledCell], backend: Backend) -> str:
+def _digest(cells: Sequence[ResolvedCell], backend: Backend) -> str:
     found = sha256()
     for cell in cells:
         found.update(repr(cell.tokens).encode())

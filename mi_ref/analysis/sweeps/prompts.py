@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mi_ref.analysis.measure.metrics import Metric
-from mi_ref.analysis.sweeps.cells import CellBatch, SettledCell, SweepCell, batches, settle
+from mi_ref.analysis.sweeps.cells import CellBatch, ResolvedCell, SweepCell, batches, resolve_cells
 from mi_ref.analysis.sweeps.file import SweepFile, identity
 from mi_ref.analysis.sweeps.sweep import SweepOptions
 from mi_ref.analysis.sweeps.workers import run_batches
@@ -52,22 +52,22 @@ def sweep_prompts(
         If the file to resume from is another sweep's.
     """
     rows, resume = options.get("rows"), options.get("resume")
-    settled = [settle(model, list(each.tokens), each.cells, None) for each in prompts]
+    resolved = [resolve_cells(model, list(each.tokens), each.cells, None) for each in prompts]
     every, start = list[CellBatch](), 0
-    for prompt, cells in zip(prompts, settled, strict=True):
+    for prompt, cells in zip(prompts, resolved, strict=True):
         every += batches(cells, prompt.metrics, prompt.position, rows, start=start)
         start += len(cells)
-    file = None if resume is None else SweepFile(resume, _identity(model, prompts, settled))
+    file = None if resume is None else SweepFile(resume, _identity(model, prompts, resolved))
     values = run_batches(model, every, options.get("executor"), file)
     rest = iter(values)
-    return [[next(rest) for _ in cells] for cells in settled]
+    return [[next(rest) for _ in cells] for cells in resolved]
 
 
 def _identity(
-    model: Model, prompts: Sequence[PromptCells], settled: Sequence[Sequence[SettledCell]]
+    model: Model, prompts: Sequence[PromptCells], resolved: Sequence[Sequence[ResolvedCell]]
 ) -> dict[str, Any]:
     """Return what makes the sweep this one: of each metric, its record for every prompt."""
-    cells = [cell for group in settled for cell in group]
+    cells = [cell for group in resolved for cell in group]
     columns = zip(*(each.metrics for each in prompts), strict=True)
     return {
         **identity(model, (), cells, (), 0),

@@ -15,7 +15,7 @@ from typing import Any, TypedDict
 from mi_ref.analysis.arguments.numbers import whole
 from mi_ref.analysis.arguments.prompts import one_prompt
 from mi_ref.analysis.measure.metrics import Metric
-from mi_ref.analysis.sweeps.cells import SweepCell as SweepCell, batches, settle
+from mi_ref.analysis.sweeps.cells import SweepCell as SweepCell, batches, resolve_cells
 from mi_ref.analysis.sweeps.file import SweepFile, identity
 from mi_ref.analysis.sweeps.workers import run_batches
 from mi_ref.errors import ShapeError
@@ -142,21 +142,21 @@ def sweep(
     """
     given = _read_cells(cells)
     metrics, position = _read_metrics(metric), whole(position, "position")
-    settled = settle(model, prompt, given, prepend_bos)
-    shortest = min(len(cell.tokens) for cell in settled)
+    resolved = resolve_cells(model, prompt, given, prepend_bos)
+    shortest = min(len(cell.tokens) for cell in resolved)
     if not -shortest <= position < shortest:
         raise ShapeError(f"position={position}: the shortest prompt has {shortest} tokens.")
-    cut = list(batches(settled, metrics, position, rows))
+    cut = list(batches(resolved, metrics, position, rows))
     file = None
     if resume is not None:
         own = one_prompt(model, prompt, prepend_bos)
-        file = SweepFile(resume, identity(model, own, settled, metrics, position))
+        file = SweepFile(resume, identity(model, own, resolved, metrics, position))
     return Sweep(
         values=tuple(run_batches(model, cut, executor, file)),
         labels=tuple(cell.label for cell in given),
         metrics=metrics,
         position=position,
-        tokens=tuple(cell.tokens for cell in settled),
+        tokens=tuple(cell.tokens for cell in resolved),
         origin=model.origin,
     )
 

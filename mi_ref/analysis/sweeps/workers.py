@@ -10,7 +10,7 @@ from functools import cache, partial
 from typing import Literal, cast
 
 from mi_ref.analysis.measure.metrics import Metric
-from mi_ref.analysis.sweeps.cells import CellBatch, SettledCell, evaluate
+from mi_ref.analysis.sweeps.cells import CellBatch, ResolvedCell, evaluate
 from mi_ref.analysis.sweeps.file import SweepFile
 from mi_ref.analysis.sweeps.prefix import Prefix
 from mi_ref.backend import get_backend
@@ -86,7 +86,7 @@ def load(spec: ModelSpec) -> Model:
 
 
 def evaluate_elsewhere(
-    spec: ModelSpec, cells: Sequence[SettledCell], metrics: Sequence[Metric], position: int
+    spec: ModelSpec, cells: Sequence[ResolvedCell], metrics: Sequence[Metric], position: int
 ) -> list[tuple[float, ...]]:
     """Do `evaluate` in a process that has no model yet."""
     return evaluate(load(spec), cells, metrics, position)

@@ -17,7 +17,7 @@ _KINDS = ["previous_token", "duplicate_token", "induction"]
 
 def add(commands: Any) -> None:
     """Add the command to the parser."""
-    parser = options.analysis(commands, "heads", "tell what kinds of attention heads", _EXAMPLE)
+    parser = options.analysis(commands, "heads", "classify attention heads", _EXAMPLE)
     options.add_prompt(
         parser, "text to score heads on (default: repeated random tokens)", required=False
     )

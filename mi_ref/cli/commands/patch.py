@@ -78,7 +78,7 @@ def _refusal(arguments: argparse.Namespace) -> str:
     if arguments.pairs is not None:
         return _refusal_of_pairs(arguments)
     if arguments.skip:
-        return "--skip is of --pairs"
+        return "--skip requires --pairs"
     if None in (arguments.clean, arguments.corrupted):
         return "give --clean and --corrupted, or --pairs with --by block"
     layers = options.numbers(arguments.layer)

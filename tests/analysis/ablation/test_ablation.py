@@ -223,9 +223,9 @@ def test_refusals(tiny: Model, atlas: Model, load: Load, as_users_call: None) ->
         ablation(tiny, IDS, rows=0)
     with pytest.raises(ShapeError, match="draws=0: at least one"):
         ablation(tiny, IDS, method="resample", reference=REFS, draws=0)
-    with pytest.raises(ValueError, match="what='token': it is 'head', 'attn'"):
+    with pytest.raises(ValueError, match="what='token': expected 'head', 'attn'"):
         ablation(tiny, IDS, what="token")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="method='noise': it is 'zero', 'mean' or 'resample'"):
+    with pytest.raises(ValueError, match="method='noise': expected 'zero', 'mean' or 'resample'"):
         ablation(tiny, IDS, method="noise")  # type: ignore[arg-type]
     numpy = mi_ref.get_backend("numpy")
     with pytest.raises(HookError, match="experts"):

@@ -116,7 +116,7 @@ def test_a_prompt_without_repetition_shows_no_induction(tiny: Model) -> None:
 
 
 def test_refusals(tiny: Model, as_users_call: None) -> None:
-    with pytest.raises(ValueError, match=r"over='some': it is 'matching' or 'all'"):
+    with pytest.raises(ValueError, match=r"over='some': expected 'matching' or 'all'"):
         head_scores(tiny, [1, 1], over="some")  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match="kind='name_mover'"):
         head_scores(tiny, [1, 1]).of("name_mover")  # type: ignore[arg-type]

@@ -120,7 +120,7 @@ def test_every_fault_of_a_file_is_listed(tmp_path: Path) -> None:
         f"{path} has faults in its pairs, from 0:",
         "  1: unknown key 'target'; there are prompt, counterfactual, subject, answer, other",
         "  1: 'counterfactual' is missing",
-        "  2: 3 is no object",
+        "  2: 3 is not an object",
         "  3: 'prompt' stands there 2 times",
         "  3: 'prompt' is ''; it is text or a list of whole numbers",
         "  3: 'counterfactual' is True; it is text or a list of whole numbers",

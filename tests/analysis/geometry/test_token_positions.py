@@ -121,7 +121,7 @@ def test_a_label_that_no_token_bears(atlas: Model) -> None:
         found.positions("verb")
     with pytest.raises(TokenError, match=r"span 0 to 99 is empty or outside the text of 11 bytes"):
         tokens_of(found.encoding, 0, 99, unit="bytes")
-    with pytest.raises(ValueError, match=r"unit='tokens': it is 'characters' or 'bytes'"):
+    with pytest.raises(ValueError, match=r"unit='tokens': expected 'characters' or 'bytes'"):
         convert_positions(found.encoding, [0], unit="tokens")  # type: ignore[arg-type]
 
 

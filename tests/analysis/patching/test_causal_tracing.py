@@ -155,7 +155,7 @@ def test_table_summary_record_and_plot(trace: CausalTrace, tmp_path: Path) -> No
 
 
 def test_refusals(atlas: Model) -> None:
-    with pytest.raises(TokenError, match="subject='Spain' is no part of the prompt"):
+    with pytest.raises(TokenError, match="subject='Spain' is not part of the prompt"):
         causal_tracing(atlas, FRANCE, subject="Spain")
     with pytest.raises(TokenError, match="name positions"):
         causal_tracing(atlas, atlas.to_tokens(FRANCE), subject="France")

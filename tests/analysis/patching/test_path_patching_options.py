@@ -202,7 +202,11 @@ def test_table_record_and_plot(grid: PatchingGrid, atlas: Model, tmp_path: Path)
     ("options", "error", "said"),
     [
         ({"receivers": []}, HookError, "names none: give some, or None for the logits"),
-        ({"receivers": Receiver(at.z[3])}, HookError, r"at\.z\[3\] is no receiver: paths end at"),
+        (
+            {"receivers": Receiver(at.z[3])},
+            HookError,
+            r"at\.z\[3\] is not a receiver: paths end at",
+        ),
         ({"receivers": Receiver(at.q[6])}, HookError, "this model's layers are 0 to 5"),
         ({"receivers": Receiver(at.rwkv_r[3])}, HookError, "does not exist in this model"),
         ({"receivers": Receiver(at.k[3], heads=[7])}, ShapeError, r"kv_heads of at\.k\[3\] \[7\]"),
@@ -222,8 +226,8 @@ def test_table_record_and_plot(grid: PatchingGrid, atlas: Model, tmp_path: Path)
         ({"heads": 8}, ShapeError, r"heads \[8\] of 8"),
         ({"layers": 6}, ShapeError, r"layers \[6\] of 6"),
         ({"senders": "mlp", "heads": 1}, ShapeError, "only senders='head' has heads, not 'mlp'"),
-        ({"senders": "neuron"}, ShapeError, "senders='neuron': it is 'head', 'attn' or 'mlp'"),
-        ({"freeze": "mlp"}, ShapeError, "freeze='mlp': it is 'attention' or 'all'"),
+        ({"senders": "neuron"}, ShapeError, "senders='neuron': expected 'head', 'attn' or 'mlp'"),
+        ({"freeze": "mlp"}, ShapeError, "freeze='mlp': expected 'attention' or 'all'"),
         ({"direction": "both"}, ShapeError, "direction='both'"),
         ({"rows": 0}, ShapeError, "rows=0"),
         ({"clean": "The capital of the country Italy is"}, TokenError, "clean has 8 tokens"),

@@ -182,7 +182,7 @@ def test_refusals(tiny: Model, as_users_call: None) -> None:
     with pytest.raises(ShapeError, match="depth=0: the loop runs at least once"):
         recurrent_feedback(tiny, IDS, loop=(0, 1), depth=0)
     for loop in ((1, 1), (0, 9), (-9, 1)):
-        with pytest.raises(HookError, match="is no range of layers"):
+        with pytest.raises(HookError, match="is not a range of layers"):
             recurrent_feedback(tiny, IDS, loop=loop)
     with pytest.raises(ShapeError, match=r"position \[5\] of 5"):
         recurrent_feedback(tiny, IDS, loop=(0, 1), feedback=[Feedback(5, [0.0] * 24)])

@@ -226,7 +226,7 @@ def test_models_that_attend_are_refused(tiny: Model) -> None:
     for analysis in (state_norms, half_lives, state_reads, state_knockout_sweep):
         with pytest.raises(HookError, match=r"at\.rwkv_\w+ does not exist in this model"):
             analysis(tiny, TOKENS)
-    with pytest.raises(ShapeError, match=r"llama2 attends and hands on no state: patch its resid"):
+    with pytest.raises(ShapeError, match="llama2 attends and has no recurrent state: patch its"):
         state_patching(tiny, [3], [4], [5])
 
 

@@ -142,7 +142,7 @@ def test_atlas_decides_in_its_last_mlps(atlas: Model) -> None:
 
 
 def test_refusals(tiny: Model, as_users_call: None) -> None:
-    with pytest.raises(ValueError, match="by='layer': it is 'component', 'head' or 'neuron'"):
+    with pytest.raises(ValueError, match="by='layer': expected 'component', 'head' or 'neuron'"):
         logit_attribution(tiny, [1, 2], 3, by="layer")  # type: ignore[arg-type]
     with pytest.raises(TokenError, match="token id 999 is out of range"):
         logit_attribution(tiny, [1, 2], 3, 999)

@@ -31,7 +31,7 @@ from mi_ref.analysis.measure.metrics import (
     logit_difference,
     token,
 )
-from mi_ref.analysis.sweeps.cells import SettledCell, chunks, settle
+from mi_ref.analysis.sweeps.cells import ResolvedCell, chunks, resolve_cells
 from mi_ref.analysis.sweeps.sweep import Sweep, SweepCell, sweep
 from mi_ref.analysis.sweeps.workers import load as load_again, spec_of
 
@@ -83,7 +83,7 @@ def test_batched_rows_equal_single_runs(
     cells = mixed_cells(model)
     metrics = [LogProbability(token(model, n)) for n in (1, 9)]
     found = sweep(model, IDS, cells, metrics, position=position, rows=len(cells))
-    groups = list(chunks(settle(model, IDS, cells, None), len(cells)))
+    groups = list(chunks(resolve_cells(model, IDS, cells, None), len(cells)))
     # All but the two longer prompts among them share their batches.
     assert [len(group) for group in groups] == [7, 2, len(cells) - 9]
     for cell, values in zip(cells, found.values, strict=True):
@@ -124,7 +124,7 @@ def test_what_rows_cannot_share_runs_alone(tiny: Model) -> None:
         do.replace(whole[0].tolist()),
     ]
     cells = [SweepCell(((at.resid_pre[1], edit),)) for edit in alone]
-    groups = chunks(settle(tiny, IDS, cells, None), 8)
+    groups = chunks(resolve_cells(tiny, IDS, cells, None), 8)
     assert [len(group) for group in groups] == [1] * len(cells)
     found = sweep(tiny, IDS, cells, metric, rows=8)
     assert seen == [1, 1]
@@ -138,7 +138,7 @@ def test_what_rows_cannot_share_runs_alone(tiny: Model) -> None:
 
 @pytest.mark.parametrize(("n_pos", "expected"), [(6, 16), (256, 16), (300, 13), (9000, 1)])
 def test_long_prompts_share_a_batch_with_fewer(n_pos: int, expected: int) -> None:
-    cells = [SettledCell(tuple(range(n_pos)), ((at.z[0], do.zero(heads=n)),)) for n in range(40)]
+    cells = [ResolvedCell(tuple(range(n_pos)), ((at.z[0], do.zero(heads=n)),)) for n in range(40)]
     assert [len(chunk) for chunk in chunks(cells, None)][:2] == [expected] * 2
     assert [len(chunk) for chunk in chunks(cells, 7)] == [7] * 5 + [5]
 

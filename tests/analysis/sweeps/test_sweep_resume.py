@@ -160,7 +160,7 @@ def test_other_and_damaged_files_are_refused(tiny: Model, tmp_path: Path) -> Non
     cells, metrics, path = cells_of(tiny)[:4], metrics_of(tiny), tmp_path / "cells.jsonl"
     for text in ("my notes", "my notes\n", '{"format": "other"}\n'):
         path.write_text(text)
-        with pytest.raises(SweepError, match="is no file of a sweep"):
+        with pytest.raises(SweepError, match="is not a sweep's file"):
             sweep(tiny, IDS, cells, metrics, resume=path)
         assert path.read_text() == text
     path.unlink()
