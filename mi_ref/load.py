@@ -148,7 +148,7 @@ def reload(
     Parameters
     ----------
     sha256 : str
-        Of its weights.
+        The hash of its weights.
     name, backend, dtype, revision, allow_unread_config, compat
         As for `from_pretrained`.
 

@@ -85,7 +85,7 @@ class Run:
     cfg : DecoderConfig
         Sizes and structure of the model.
     backend : Backend
-        Of its arrays.
+        The library that holds its arrays.
     origin : Origin
         The model that ran, without its weights.
     """

@@ -22,7 +22,7 @@ class Cut:
     loss: float
     """Quality that is lost."""
     interaction: float | None
-    """Of two: their loss less the losses of each alone; None of one."""
+    """The loss of two together less the losses of each alone; None for one."""
 
 
 def ablate(network: Network, task: Task, x: Array, *, pairs: bool = True) -> tuple[Cut, ...]:

@@ -27,9 +27,9 @@ class Findings:
     n : int
         Numbers per input.
     seed : int or None
-        Of the inputs; None if they were all that there are.
+        Seed of the inputs; None if all inputs were taken.
     score : ClassScore or ValueScore
-        Of its answers.
+        The score of its answers.
     surprise : Surprise or None
         In bits; None where answers are numbers.
     cuts : tuple of Cut
@@ -37,13 +37,13 @@ class Findings:
     standard : Rnn or None
         With input weights of 1 and -1; None of a transformer, or where one is 0.
     roles : tuple of Role
-        Of an RNN's neurons.
+        Roles of an RNN's neurons.
     patterns : PatternCounts or None
-        Of an RNN's relus.
+        Activation patterns of an RNN.
     regions : tuple of Region
-        Of an RNN that reads two numbers.
+        Linear regions of an RNN that reads two numbers.
     attention : tuple
-        Of a transformer, by layer, query and key: where it looks, in the mean over inputs.
+        Attention of a transformer by layer, query and key, averaged over inputs.
     """
 
     network: Network = field(compare=False)

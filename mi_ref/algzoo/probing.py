@@ -14,7 +14,7 @@ from mi_ref._typing import Array, Bool, Float, Namespace
 from mi_ref.algzoo.rnn import Rnn
 
 CLEAR = 0.8
-"""Of a correlation, below which a role is unknown."""
+"""The correlation below which a role is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Role:
 
     neuron: int
     name: str
-    """Of a function; ``"unknown"`` if none is clear, ``"constant"`` if the neuron never varies."""
+    """Name of a function; ``"unknown"`` if none is clear, ``"constant"`` if it never varies."""
     correlations: tuple[tuple[str, float], ...]
     """With each function, the closest first; 0 where either side does not vary."""
 

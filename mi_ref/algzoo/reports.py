@@ -85,7 +85,7 @@ def report(
     samples : int
         Inputs to draw; functions are taken one by one if there are no more.
     seed : int
-        Of the draw.
+        Seed of the draw.
 
     Raises
     ------

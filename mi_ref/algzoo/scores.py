@@ -14,12 +14,12 @@ from mi_ref.analysis.measure.distributions import log_softmax
 from mi_ref.errors import ShapeError
 
 WEIGHT_BITS = 32
-"""Of a weight as AlgZoo stores it."""
+"""Bits of one weight as AlgZoo stores it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClassScore:
-    """Of answers that are classes."""
+    """The score of answers that are classes."""
 
     count: int
     """Inputs."""
@@ -36,14 +36,14 @@ class ClassScore:
 
 @dataclass(frozen=True, slots=True)
 class ValueScore:
-    """Of answers that are numbers."""
+    """The score of answers that are numbers."""
 
     count: int
     """Inputs."""
     error: float
     """Mean square of what answers are off."""
     variance: float
-    """Of the right answers: the error of always answering their mean."""
+    """Variance of the right answers: the error of always answering their mean."""
 
     @property
     def quality(self) -> float:
@@ -61,11 +61,11 @@ class Surprise:
 
     count: int
     guessing: float
-    """Of all labels if every class is as likely: ``N log2(classes)``."""
+    """Bits of all labels if every class is equally likely: ``N log2(classes)``."""
     frequencies: float
-    """Of all labels if only their frequencies are known: N times their entropy."""
+    """Bits of all labels if only their frequencies are known: N times their entropy."""
     network: float
-    """Of all labels by the network's probabilities."""
+    """Bits of all labels under the network's probabilities."""
     n_weights: int
 
     @property

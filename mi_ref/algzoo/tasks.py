@@ -81,7 +81,7 @@ class Task:
 
     name: str
     answer: Callable[..., Array]
-    """Of inputs ``[input, step]``: a class each, or a number each."""
+    """The answers to inputs ``[input, step]``: a class each, or a number each."""
     classes: bool
     """Whether it is a class, as which the largest logit is read."""
     functions: bool

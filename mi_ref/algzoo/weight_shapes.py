@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 Axes: TypeAlias = Mapping[str, tuple[str, ...]]
-"""Of each tensor by name; ``1`` is a size, ``3 × width`` a multiple, all else a name."""
+"""Axes of each tensor by name; ``1`` is a size, ``3 × width`` a multiple, all else a name."""
 
 RNN: Axes = {
     "rnn.weight_ih_l0": ("neuron", "1"),

@@ -190,7 +190,7 @@ def given(arguments: argparse.Namespace, *names: str) -> str:
     arguments : Namespace
         What was parsed.
     *names : str
-        Of its attributes; one that was not given is absent, None, False or an empty list.
+        Names of attributes; one that was not given is absent, None, False or an empty list.
     """
     found = [
         f"--{name.replace('_', '-')}"

@@ -24,7 +24,7 @@ def run(main: Callable[..., object], arguments: Sequence[str] | None = None) -> 
     Parameters
     ----------
     main : callable
-        Of parameters that are text, or None; one without a default has to be given.
+        Its parameters are text, or None; one without a default is required.
     arguments : sequence of str or None
         None for the script's own.
 

@@ -110,9 +110,9 @@ def unembed(
     columns : Array or None
         Unembed one position of each row only; the norm and its sites still see all of them.
     tap : Tap
-        Of the global sites.
+        The tap of the global sites.
     backend : Backend
-        Of all arrays involved.
+        The library that holds all arrays.
     """
     sites, w, ops = (at.ln_final_scale, at.ln_final_normalized), params.unembed, backend.ops
     normed = apply_norm(params.ln_final, cfg.ln_final, resid, tap, sites, ops)

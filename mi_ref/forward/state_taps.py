@@ -66,7 +66,7 @@ def intervene(
     Parameters
     ----------
     terms : Terms
-        Of the recurrence, without pads.
+        The recurrence's terms, without pads.
     read, end : Array
         What it gave.
     start : Array
@@ -74,9 +74,9 @@ def intervene(
     mask : Array or None
         Where there are tokens: edits at pads do nothing.
     tap : Tap
-        Of the layer.
+        The layer's tap.
     backend : Backend
-        Of all arrays.
+        The library that holds all arrays.
     """
     writes = None
     if tap.wants(at.rwkv_write):
@@ -155,7 +155,7 @@ def effective_attention(
     Parameters
     ----------
     terms : Terms
-        Of the recurrence.
+        The recurrence's terms.
     writes : Array or None
         If they were edited.
     own : Array or None
@@ -163,7 +163,7 @@ def effective_attention(
     bonus : Array or None
         If it was edited.
     backend : Backend
-        Of all arrays.
+        The library that holds all arrays.
     """
     xp = backend.xp
     batch, n_pos, n_heads, d_key = terms.k.shape

@@ -140,7 +140,7 @@ class HookPoints(Sequence[HookPoint]):
             In forward order. The first axis is ``batch``; strings of layers' sites begin with
             ``blocks.{layer}.``.
         sizes : mapping or None
-            Of the axes that this model does not have already.
+            Sizes of the axes that this model does not have already.
         layers : iterable of int or None
             Where the sites of layers are; None for every layer.
         after : Site or None

@@ -20,7 +20,7 @@ class _Described:
     string : str
         Its spelling in TransformerLens; with ``{layer}`` where a layer's number goes.
     axes : tuple of str
-        Of the activation.
+        The activation's axes.
     doc : str
         What the activation is.
     editable : bool

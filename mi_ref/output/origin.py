@@ -34,7 +34,7 @@ class Origin:
     revision: str | None
     """Commit on the Hub; None for a folder or a bundled model."""
     weights: Fingerprint = field(repr=False)
-    """Of the weight files."""
+    """Identifies the weight files."""
     model_type: str
     unread_config: tuple[str, ...]
     """Keys of ``config.json`` that the caller allowed to go unread."""
@@ -49,7 +49,7 @@ class Origin:
     device: str
     dtype: str
     versions: Mapping[str, str] = field(repr=False)
-    """Of this package, of the array library, of ``tokenizers`` and of Python."""
+    """Versions of this package, the array library, ``tokenizers`` and Python."""
     tokenizer: TokenTexts = field(repr=False)
     altered: str | None
     """None for a model as it was loaded, else a mark that no other model has."""

@@ -65,7 +65,7 @@ def record_of(
     kind : str
         The record's format is ``"mi_ref.<kind>/1"``.
     tokens : sequence of int, or of such
-        Of the prompt or prompts.
+        The tokens of the prompt or prompts.
     seed : int or None
         The seed of any randomness that took part.
     **content

@@ -33,7 +33,7 @@ class LayerWeights(Sequence[Array]):
     views : sequence of callables
         Each returns its layer's view.
     backend : Backend
-        Of the arrays.
+        The library that holds the arrays.
     """
 
     def __init__(self, views: Sequence[Callable[[], Array]], backend: Backend) -> None:

@@ -47,7 +47,8 @@ def read_state(path: str | os.PathLike[str], origin: Origin) -> dict[int, dict[s
         raise ShapeError(f"{path} cannot be read as a state: {error}.") from error
     if note.get("format") != FORMAT:
         raise ShapeError(
-            f"{path} is not a saved state: expected the format {FORMAT!r}, got {note.get('format')!r}."
+            f"{path} is not a saved state: expected the format {FORMAT!r}, got"
+            f" {note.get('format')!r}."
         )
     made_by = json.loads(note["provenance"])
     own = origin.weights.sha256()

@@ -44,7 +44,7 @@ class State:
     cfg : DecoderConfig
         Sizes and structure of the model.
     backend : Backend
-        Of its arrays.
+        The library that holds its arrays.
     origin : Origin
         The model that it belongs to, without its weights.
     """

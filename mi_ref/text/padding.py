@@ -134,7 +134,7 @@ def read_mask(
     known : Padding or None
         The padding that the prompts' own lengths already require.
     backend : Backend
-        Of the mask, if it is an array.
+        The backend of the mask, if that is an array.
 
     Raises
     ------

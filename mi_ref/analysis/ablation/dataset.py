@@ -63,11 +63,11 @@ def dataset_ablation(
         One for each prompt: the tokens whose logit difference to follow; without `others`, the
         targets' logits.
     positions : Places
-        Of each prompt, where to ablate; None is everywhere.
+        Where to ablate in each prompt; None for everywhere.
     position : int
-        Of each prompt, where to read the prediction.
+        Where to read the prediction in each prompt.
     draws, seed : int
-        Of a resampling: how many partners each prompt gets, drawn with replacement.
+        For resampling: how many partners each prompt gets, drawn with replacement.
     **options
         As for `mi_ref.analysis.sweep`: ``rows``, ``executor``, ``resume``; one file for all.
 

@@ -33,11 +33,11 @@ class PartEffects:
 
     layer: int
     index: int | None
-    """Of the head or neuron; None for whole parts."""
+    """Number of the head or neuron; None for whole parts."""
     kls: tuple[float, ...]
     """``KL(intact ‖ ablated)`` in nats, by prompt; the mean over draws."""
     changes: tuple[float, ...] | None
-    """Of the logit difference, ablated less intact, by prompt; None without targets."""
+    """Changes of the logit difference, ablated less intact, by prompt; None without targets."""
 
     @property
     def kl(self) -> Spread:
@@ -72,9 +72,9 @@ class DatasetAblation(Result):
     partners : tuple of tuple of int
         When resampling, the prompts whose activations each one got, one for each draw; else empty.
     seed : int or None
-        Of the draws.
+        Seed of the draws.
     tokens : tuple of tuple of int
-        Of the prompts.
+        Tokens of the prompts.
     origin : Origin
         The model, without its weights.
     """

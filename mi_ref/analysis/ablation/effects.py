@@ -33,7 +33,7 @@ class Reading:
     """From the intact prediction."""
     followed: Logit | LogitDifference | None
     intact: float | None
-    """Of `followed`; None if nothing is."""
+    """The intact model's value of `followed`; None if nothing is followed."""
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -122,7 +122,7 @@ def draw(
     what : str
         Kind of part.
     title : str
-        Of the picture.
+        Title of the picture.
     metric : {"kl", "logit_difference"}
         What `values` are: divergences, or changes of the logit difference.
     """

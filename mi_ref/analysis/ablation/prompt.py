@@ -42,11 +42,11 @@ class Effect:
 
     layer: int
     index: int | None
-    """Of the head or neuron; None for whole parts."""
+    """Number of the head or neuron; None for whole parts."""
     kl: float
     """``KL(intact ‖ ablated)`` in nats."""
     logit_difference: float | None
-    """Of the ablated model, in logits; None if no target was given."""
+    """The ablated model's logit difference; None if no target was given."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -72,7 +72,7 @@ class Ablation(Result):
     draws : tuple of int
         Which of them each draw of a resampling took.
     seed : int or None
-        Of the draws.
+        Seed of the draws.
     tokens : tuple of int
         The prompt's.
     origin : Origin
@@ -195,7 +195,7 @@ def ablation(
     position : int
         Where to read the prediction.
     draws, seed : int
-        Of a resampling: how many reference prompts to draw, and from what seed.
+        For resampling: how many reference prompts to draw, and the seed.
     prepend_bos : bool or None
         As for `Model.run`.
     **options

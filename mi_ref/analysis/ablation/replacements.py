@@ -54,7 +54,7 @@ def from_others(
         is compared with. Resample: position by position what a part is on another prompt of as
         many tokens, drawn with replacement.
     draws, seed : int
-        Of a resampling.
+        For resampling: how many to draw, and the seed.
 
     Raises
     ------

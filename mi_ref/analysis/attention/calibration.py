@@ -30,9 +30,9 @@ class Calibration:
     """
 
     source: float
-    """Of the edge to be like."""
+    """Attention along the edge to imitate."""
     target: float
-    """Of the edge to be changed."""
+    """Attention along the edge to change."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.source <= 1 and 0 < self.target < 1):

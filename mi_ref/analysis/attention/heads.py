@@ -57,7 +57,7 @@ class HeadScores(Result):
     tokens : tuple of tuple of int
         The prompts.
     seed : int or None
-        Of random prompts.
+        Seed of random prompts.
     """
 
     scores: dict[Kind, tuple[tuple[float, ...], ...]]
@@ -154,7 +154,7 @@ def head_scores(
         over all queries, as in TransformerLens' ``detect_head``, where a perfect induction head
         scores below 0.5.
     period, n_prompts, seed : int
-        Of repeated random tokens.
+        Shape and seed of repeated random tokens.
     prepend_bos : bool or None
         As for `Model.run`.
 

@@ -34,7 +34,7 @@ class AttentionKnockout(Result):
     Attributes
     ----------
     comparison : Comparison
-        Of the run as it is with the run without the edges.
+        Compares the intact run with the run without the edges.
     target : Change
         What happened to the token that was followed.
     weight : float
@@ -54,7 +54,7 @@ class AttentionKnockout(Result):
     queries: tuple[int, ...]
     keys: tuple[int, ...]
     n_heads: int
-    """Of the model."""
+    """The model's number of heads."""
     origin: Origin = field(compare=False)
 
     def table(self) -> Table:

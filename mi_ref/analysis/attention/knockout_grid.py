@@ -68,7 +68,7 @@ class KnockoutGrid(Result):
     tokens: tuple[int, ...]
     names: tuple[str, ...]
     n_heads: int
-    """Of the model."""
+    """The model's number of heads."""
     origin: Origin = field(compare=False)
 
     def strongest(self, n: int = 1) -> tuple[EdgeCut, ...]:

@@ -47,7 +47,7 @@ class AttentionPatterns(Result):
     n_top : int
         Keys to name.
     n_layers, n_heads : int
-        Of the model.
+        The model's sizes.
     """
 
     tokens: tuple[int, ...]

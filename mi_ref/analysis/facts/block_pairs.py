@@ -49,7 +49,7 @@ class BlockPatchingPairs(Result):
     subjects : tuple of tuple of int
         The positions of each pair's subject.
     numbers : tuple of int
-        Of these pairs among those given.
+        Places of these pairs among those given.
     left_out : tuple of LeftOut
         Pairs that did not fit.
     """

@@ -32,7 +32,7 @@ class Turned:
 
     @property
     def share(self) -> float:
-        """Of the pairs that have such a position, the part that turns."""
+        """The share that turns, of the pairs that have such a position."""
         return self.pairs_turned / self.pairs
 
 
@@ -44,7 +44,7 @@ def count_turned(
     Parameters
     ----------
     pairs : sequence of BlockPatching
-        Of every position, in the same blocks.
+        Results for every position, in the same blocks.
     subjects : sequence of tuple of int
         The positions of each pair's subject.
     """

@@ -42,7 +42,7 @@ class FactualRouting(Result):
     subject : tuple of int
         Its positions.
     tokens, counterfactual_tokens : tuple of int
-        Of the prompt that was patched, and of the one patched from.
+        Tokens of the prompt that was patched, and of the one patched from.
     """
 
     before: tuple[tuple[float, ...], ...]

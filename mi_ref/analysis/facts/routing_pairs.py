@@ -56,7 +56,7 @@ class FactualRoutingPairs(Result):
     pairs : tuple of FactualRouting
         What each pair shows by itself.
     numbers : tuple of int
-        Of these pairs among those given.
+        Places of these pairs among those given.
     left_out : tuple of LeftOut
         Pairs that did not fit.
     top : int

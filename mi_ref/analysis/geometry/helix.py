@@ -49,9 +49,9 @@ class CharacterHelix(Result):
     axes : Axes
         Principal components of the means, each count weighing the same.
     shares : tuple of float
-        Of the means' variance, by component.
+        Shares of the means' variance, by component.
     projections : tuple of tuple of float
-        Of the centred means, by count, then component.
+        The centred means projected, by count, then component.
     cosines : tuple of tuple of float
         Between centred means, by count and count.
     layer, widths, unit, max_tokens
@@ -148,7 +148,7 @@ def character_helix(
     layer : int
         Whose ``at.resid_post`` to average; negative counts from the last.
     widths : sequence of int
-        Of lines.
+        Widths of lines.
     max_count : int
         Counts from 1 to this one are looked at. What starts a line, after 0, is left out: it has
         just read the newline.
@@ -157,7 +157,7 @@ def character_helix(
     unit : {"characters", "bytes"}
         What widths and counts are in; candle-mi's are bytes.
     max_tokens : int or None
-        Of each wrapped text, so many first tokens are run; None for all.
+        How many first tokens of each wrapped text to run; None for all.
     prepend_bos : bool or None
         As for `Model.run`.
 

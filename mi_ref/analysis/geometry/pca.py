@@ -29,15 +29,15 @@ class Axes:
     """Principal components as arrays in float64."""
 
     mean: Float[Array, " d"]
-    """Of the points."""
+    """Mean of the points."""
     components: Float[Array, "k d"]
     """Orthonormal, most variance first."""
     variances: Float[Array, " k"]
     """Along each, with ``n - 1`` in the denominator."""
     shares: Float[Array, " k"]
-    """Of all the variance."""
+    """Each component's share of the variance."""
     projections: Float[Array, "n k"]
-    """Of the centred points."""
+    """The centred points, projected."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -59,7 +59,7 @@ class Probes(Result):
     probes : tuple of Probe
         By layer.
     directions : tuple of Array
-        Of each probe, in the units of the activation: ``[class, width]``, or ``[1, width]``
+        Directions of each probe in the activation's units: ``[class, width]``, or ``[1, width]``
         towards the second of two classes.
     classes : tuple
         The labels that occur, in the probe's order.
@@ -70,7 +70,7 @@ class Probes(Result):
     labels : tuple
         As given.
     site : LayerSite
-        Of the activations.
+        The site of the activations.
     position, seed, regularisation
         As given.
     tokens : tuple of tuple of int
@@ -165,14 +165,14 @@ def linear_probes(
     layers : Places
         Which; None for all.
     position : int
-        Of each prompt's own tokens.
+        A position among each prompt's own tokens.
     held_out : float
         Share of the prompts, of each label alike, that probes are judged on.
     regularisation : float
         Weight of the squared length of the probe against the loss summed over prompts; scikit-learn
         calls its inverse ``C``.
     seed : int
-        Of the split and of the shuffled labels.
+        Seed of the split and of the shuffled labels.
     prepend_bos : bool or None
         As for `Model.run`.
 

@@ -29,7 +29,7 @@ class Place:
     place: int
     """In characters or bytes, as asked."""
     position: int | None
-    """Of the token in the prompt; None if no token has the place."""
+    """Position of the token in the prompt; None if no token has the place."""
     token: str | None
     exact: bool
     """Whether the token begins there."""
@@ -124,11 +124,11 @@ def label_spans(
     Parameters
     ----------
     encoding : Encoding
-        Of the text.
+        The encoded text.
     spans : sequence of (label, (start, end))
         Half-open, in `unit`.
     unit : {"characters", "bytes"}
-        Of the text, or of its UTF-8.
+        Whether places count the text's characters or the bytes of its UTF-8.
 
     Raises
     ------

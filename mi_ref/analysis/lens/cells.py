@@ -18,7 +18,7 @@ class Cell:
     target: Prediction
     """The target token: its rank among all tokens, its logit and its probability."""
     entropy: float
-    """Of the prediction, in nats: 0 for certainty, ``log(d_vocab)`` for none at all."""
+    """Entropy of the prediction in nats: 0 for certainty, ``log(d_vocab)`` for a uniform one."""
     kl: float
     """KL(final ‖ this layer) in nats, 0 at the last layer: what is lost by predicting as this
     layer does where the model's output is true."""
@@ -82,7 +82,7 @@ class LensCells:
         top : int
             1 for the first place. For tokens other than the target, no more than the lens kept.
         position : int
-            Of the prompt.
+            A position of the prompt.
         """
         column = self.at_position(position)
         wanted = column[0].target.id if token is None else self.origin.token_id(token)

@@ -135,7 +135,7 @@ def compare(
     position : int
         Counted from either end of the row's own tokens; both runs need it.
     row : int
-        Of the batch.
+        A row of the batch.
     top : int
         How many of the tokens that changed most to keep.
     """

@@ -16,7 +16,7 @@ class Outcome:
     """The next token after an intervention."""
 
     probability: float
-    """Of the target."""
+    """The target's probability."""
     kl: float
     """KL(baseline ‖ this) in nats: what is lost by predicting as this run does."""
 

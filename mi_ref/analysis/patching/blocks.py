@@ -52,7 +52,7 @@ class BlockPatching(Result):
     positions : tuple of int
         Which were patched.
     tokens, counterfactual_tokens : tuple of int
-        Of the prompt that was patched, and of the one patched from.
+        Tokens of the prompt that was patched, and of the one patched from.
     """
 
     values: tuple[tuple[float, ...], ...]

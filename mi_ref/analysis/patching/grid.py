@@ -47,7 +47,7 @@ class PatchingGrid(Result):
     rows, columns : tuple of str
         What they stand for, each with its heading in `axes`.
     base_tokens, source_tokens : tuple of int
-        Of the prompt that was patched, and of the other.
+        Tokens of the prompt that was patched, and of the other.
     """
 
     site: str

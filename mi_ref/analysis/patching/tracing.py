@@ -57,7 +57,7 @@ class CausalTrace(Result):
     noise_std : float
         Standard deviation of the noise.
     seed : int
-        Of the noise.
+        Seed of the noise.
     tokens : tuple of int
         The prompt's.
     """
@@ -181,7 +181,7 @@ def causal_tracing(
     draws : int
         How often noise is drawn; every draw is a grid of runs.
     seed : int
-        Of the noise, which is the same on every backend.
+        Seed of the noise, which is the same on every backend.
     layers, positions : Places
         Where to restore; None for everywhere.
     prepend_bos : bool or None

@@ -22,7 +22,7 @@ class Feedback:
     """A vector added to the stream that enters the loop, before every pass but the first."""
 
     position: int
-    """Of the prompt; negative counts from its end."""
+    """A position of the prompt; negative numbers count from its end."""
     vector: Any = field(compare=False)
     """``[d_model]``: an array or numbers."""
     strength: float = 1.0

@@ -95,7 +95,7 @@ def state_steering_sweep(
     model, prompt, target, layers, heads, prepend_bos, **options
         As for `state_knockout_sweep`.
     scales : sequence of float
-        Of the writes, one run each; 0 is a knockout, 1 changes nothing.
+        Factors of the writes, one run each; 0 is a knockout, 1 changes nothing.
     positions : int, slice, sequence or None
         Whose writes, all of them together; None for all.
 

@@ -31,7 +31,7 @@ class Component:
     ``mlp bias``, ``final norm bias`` or ``unembedding bias``."""
     layer: int | None = None
     index: int | None = None
-    """Of the head or neuron."""
+    """Number of the head or neuron."""
 
     def __str__(self) -> str:
         numbers = [str(n) for n in (self.layer, self.index) if n is not None]

@@ -44,7 +44,7 @@ class Push:
     layer: int
     strength: float
     cosines: tuple[float, ...]
-    """Of each layer's stream at the last position to the natural one."""
+    """Cosine of each layer's stream with the natural one, at the last position."""
     absorbed: int | None
     """The first later layer from which on the cosine stays at the threshold or above."""
     outcome: Outcome
@@ -148,7 +148,7 @@ def steering_convergence(
     position : int
         Where to push.
     threshold : float
-        Of the cosine, up to 1.
+        A cosine, up to 1.
     strengths : sequence of float
         Multiples of the difference, for the sweep at one layer.
     layer : int or None

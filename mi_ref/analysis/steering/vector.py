@@ -41,9 +41,9 @@ class SteeringVector(Result):
     vector : Array
         In float64, of the site's axes after batch and pos; times 1 / `norm` if `normalised`.
     norm : float
-        Of the difference of means, before any normalising, in the activation's own units.
+        Norm of the difference of means before any normalising, in the activation's own units.
     mean_norms : tuple of float
-        Of the mean activation over the positive and the negative prompts.
+        Norms of the mean activation over the positive and the negative prompts.
     cosine : float
         Between those two means: near 1 where they hardly differ.
     point : LayerPoint or GlobalSite
@@ -119,7 +119,7 @@ def steering_vector(
     point : Selector
         One point with positions, ``at.resid_post[3]``.
     position : int or "mean"
-        Of each prompt, from either end; or the mean over all its tokens, special ones included.
+        A position of each prompt, from either end; or the mean over all tokens, special ones too.
     normalise : bool
         Whether to divide by the length, so that scales compare between sites.
     prepend_bos : bool or None

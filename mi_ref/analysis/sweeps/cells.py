@@ -19,7 +19,7 @@ from mi_ref.model import LogitsWanted, Model
 from mi_ref.text.prompt import Prompt
 
 _MOST_ROWS, _MOST_TOKENS = 16, 4096
-"""Of a batch, unless the caller says how many rows: whichever is reached first."""
+"""Size of a batch unless the caller gives the number of rows: whichever is reached first."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

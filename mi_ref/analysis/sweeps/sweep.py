@@ -120,7 +120,7 @@ def sweep(
     metric : Metric or sequence of Metric
         What to measure; see :mod:`mi_ref.analysis.metrics`.
     position : int
-        Of each cell's prompt, negative from its end.
+        A position of each cell's prompt; negative numbers count from its end.
     rows : int or None
         How many cells run as one batch: memory grows with it. None: 16, or of prompts beyond 256
         tokens as many as have 4,096 in all.

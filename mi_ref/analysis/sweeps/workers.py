@@ -107,7 +107,7 @@ def run_batches(
     executor : concurrent.futures.Executor or None
         Who computes; None for this process.
     file : SweepFile or None
-        Of finished cells.
+        Keeps finished cells.
     """
     values = [] if file is None else list(file.values)
     left = [batch for batch in every if batch.start + len(batch.cells) > len(values)]
