@@ -233,8 +233,9 @@ def assert_defined(tested: Backend, terms: Terms) -> None:
     """
     before = [x.copy() for x in terms.arrays()]
     sizes = Terms(*terms.mapped(np.abs))
-    nothing = terms.removal and (np.zeros_like(terms.k), np.zeros_like(terms.k))
-    addends = token_by_token(replace(sizes, removal=nothing))
+    # What is removed is summed too: a drawn removal key is not of length one, so states may grow.
+    added = sizes.removal and (sizes.removal[0], -sizes.removal[1])
+    addends = token_by_token(replace(sizes, removal=added))
     for x, y, size in zip(run(tested, terms), define(terms), addends, strict=True):
         assert x.shape == y.shape
         assert np.linalg.norm(x - y) <= 1e-14 * np.linalg.norm(size)
