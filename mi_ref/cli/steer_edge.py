@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 def steer(arguments: argparse.Namespace, model: Model) -> None:
     """Scale or set the edge's weight, and show the effect."""
     from mi_ref.analysis.attention.doses import attention_dose_response
-    from mi_ref.output.tables import chance
 
     found = attention_dose_response(
         model,
@@ -28,11 +27,5 @@ def steer(arguments: argparse.Namespace, model: Model) -> None:
         target=arguments.target,
         prepend_bos=arguments.bos,
     )
-    most = max(found.doses, key=lambda dose: dose.kl)
-    what = f"The weight times {most.dose:g}" if found.how == "scale" else f"Weight {most.dose:g}"
-    conclusion = (
-        f"{what} changes most, KL {chance(most.kl)} nats: {most.target.token!r} goes from"
-        f" {chance(most.target.before)} to {chance(most.target.after)}."
-    )
     prompts, shown = {"tokens": found.tokens}, [found.query, found.key]
-    output.show(arguments, model, found, conclusion, prompts=prompts, looked_at=shown)
+    output.show(arguments, model, found, found.summary(), prompts=prompts, looked_at=shown)

@@ -17,7 +17,6 @@ def steer(arguments: argparse.Namespace, model: Model) -> None:
     from mi_ref.analysis.attention.calibration import DOSES
     from mi_ref.analysis.steering.doses import dose_response
     from mi_ref.analysis.steering.vector import steering_vector
-    from mi_ref.output.tables import chance
 
     n_layers = model.cfg.n_layers
     middle = n_layers // 2 if arguments.layer is None else arguments.layer
@@ -41,17 +40,11 @@ def steer(arguments: argparse.Namespace, model: Model) -> None:
         positions=None if where is None else places(where, n_pos, "position"),
         prepend_bos=arguments.bos,
     )
-    doses = zip(found.scales, found.outcomes, strict=True)
-    scale, most = max(doses, key=lambda dose: abs(dose[1].probability - found.unsteered))
-    conclusion = (
-        f"{scale:g} times the vector moves {found.target_token!r} most: from"
-        f" {chance(found.unsteered)} to {chance(most.probability)}, KL {most.kl:.4f} nats."
-    )
     output.show(
         arguments,
         model,
         found,
-        conclusion,
+        found.summary(),
         prompts={"tokens": found.tokens},
         looked_at=range(len(found.tokens)) if found.positions is None else found.positions,
         tables=[vector.table(), found.table()],

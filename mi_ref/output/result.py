@@ -26,6 +26,10 @@ class Result(ABC):
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON, with what it takes to repeat it."""
 
+    def summary(self) -> str:
+        """Return what it shows in a sentence or two; empty if only the table can say it."""
+        return ""
+
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw it into a ``.png``, ``.svg`` or ``.pdf`` file; needs ``mi_ref[plot]``."""
         raise NotImplementedError(f"{type(self).__name__} has no picture; it prints and saves.")

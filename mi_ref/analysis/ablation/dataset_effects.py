@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import fmean
 from typing import Any
 
-from mi_ref.analysis.ablation.effects import Shown, draw, name
+from mi_ref.analysis.ablation.effects import Shown, draw, name, part_name
 from mi_ref.analysis.ablation.parts import Method, What
 from mi_ref.errors import ShapeError
 from mi_ref.output.origin import Origin
@@ -107,6 +107,15 @@ class DatasetAblation(Result):
                 cells += [fixed(effect.change.mean, 3, "+"), fixed(effect.change.error, 3)]
             table.add(name(effect.layer, effect.index), *cells)
         return table
+
+    def summary(self) -> str:
+        """Return which part matters most on average, as a sentence."""
+        most = self.top(1)[0]
+        named = part_name(self.what, most.layer, most.index)
+        return (
+            f"Over {len(self.tokens)} prompts predictions move most without {named}: KL"
+            f" {most.kl.mean:.4f} ± {most.kl.error:.4f} nats."
+        )
 
     def record(self) -> dict[str, Any]:
         """Return every number of every prompt, means and errors, and what was drawn."""

@@ -103,6 +103,11 @@ def name(layer: int, index: int | None) -> str:
     return f"{layer}" if index is None else f"{layer}.{index}"
 
 
+def part_name(what: str, layer: int, index: int | None) -> str:
+    """Return a part as it reads in a sentence: ``attention 3``, ``head 3.1``."""
+    return f"{'attention' if what == 'attn' else what} {name(layer, index)}"
+
+
 def draw(
     path: str | os.PathLike[str],
     values: Mapping[tuple[int, int | None], float],

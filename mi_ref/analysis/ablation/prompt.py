@@ -21,6 +21,7 @@ from mi_ref.analysis.ablation.effects import (
     draw,
     name,
     over_draws,
+    part_name,
     read,
 )
 from mi_ref.analysis.ablation.parts import Method, What, every_part, replacements
@@ -112,6 +113,17 @@ class Ablation(Result):
                 cells += [fixed(effect.logit_difference, 3), fixed(change, 3, "+")]
             table.add(*cells)
         return table
+
+    def summary(self) -> str:
+        """Return which part matters most, as a sentence."""
+        most = self.top(1)[0]
+        named = part_name(self.what, most.layer, most.index)
+        said = f"The prediction moves most without {named}: KL {most.kl:.4f} nats"
+        if self.intact is None or most.logit_difference is None:
+            return f"{said}."
+        ids = [n for n in (self.target, self.other) if n is not None]
+        tokens = " − ".join(repr(self.origin.token_string(n)) for n in ids)
+        return f"{said}, logit {tokens} from {self.intact:.3f} to {most.logit_difference:.3f}."
 
     def record(self) -> dict[str, Any]:
         """Return every number, the reference prompts and the draws."""

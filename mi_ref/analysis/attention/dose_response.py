@@ -93,6 +93,12 @@ class AttentionDoseResponse(Result):
             )
         return table
 
+    def summary(self) -> str:
+        """Return which dose changes the prediction most, as a sentence."""
+        most = max(self.doses, key=lambda dose: dose.kl)
+        what = f"The weight times {most.dose:g}" if self.how == "scale" else f"Weight {most.dose:g}"
+        return f"{what} changes most, KL {chance(most.kl)} nats: {most.target.course()}."
+
     def record(self) -> dict[str, Any]:
         """Return every dose."""
         return record_of(

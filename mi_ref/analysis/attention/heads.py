@@ -104,6 +104,14 @@ class HeadScores(Result):
                 table.add(rank, *cells)
         return table
 
+    def summary(self) -> str:
+        """Return the strongest head of each kind, as a sentence."""
+        if not self.scores:
+            return "A prompt of one token has no token to look back at."
+        best = ((kind.replace("_", "-"), self.of(kind)[0]) for kind in self.scores)
+        shown = ", ".join(f"{kind} {head} ({head.score:.3f})" for kind, head in best)
+        return f"Highest scores: {shown}."
+
     def record(self) -> dict[str, Any]:
         """Return every score."""
         return record_of(

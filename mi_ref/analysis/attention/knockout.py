@@ -75,6 +75,10 @@ class AttentionKnockout(Result):
             )
         return table
 
+    def summary(self) -> str:
+        """Return what became of the target, as a sentence."""
+        return f"{self.target.course()}: KL {self.comparison.kl:.4g} nats."
+
     def record(self) -> dict[str, Any]:
         """Return where was cut and what it did."""
         return record_of(

@@ -93,6 +93,14 @@ class KnockoutGrid(Result):
             table.add(layer, *cells)
         return table
 
+    def summary(self) -> str:
+        """Return which cut matters most, as a sentence."""
+        cut = self.strongest()[0]
+        return (
+            f"Cutting {self.names[cut.key]} in layer {cut.layer} changes most, KL {chance(cut.kl)}"
+            f" nats: {cut.target.course()}."
+        )
+
     def record(self) -> dict[str, Any]:
         """Return every cut."""
         return record_of(

@@ -25,7 +25,7 @@ from mi_ref.model import Model
 from mi_ref.output.origin import Origin
 from mi_ref.output.plots import heat_map
 from mi_ref.output.result import Result, record_of
-from mi_ref.output.tables import Table
+from mi_ref.output.tables import Table, chance
 from mi_ref.run import Run
 from mi_ref.text.prompt import Prompt
 
@@ -105,6 +105,22 @@ class AttentionPatterns(Result):
         rows = [(str(head), self.look(layer, head)) for head in self.heads]
         rows.append(("mean", self.look(layer)))
         return look_table("head", rows, f"{where}: layer {rows[0][1].layer}")
+
+    def summary(self) -> str:
+        """Return the head that gives most weight to another token than the first, as a sentence."""
+        if self.position == 0:
+            return "The first position can look at itself only."
+        weight, layer, head, key = max(
+            (weight, layer, head, key)
+            for layer in self.layers
+            for head in self.heads
+            for key, weight in enumerate(self.attention_from(layer, None, head))
+            if key > 0
+        )
+        return (
+            f"Apart from the first token, {key} {self.str_tokens[key]!r} gets most:"
+            f" {chance(weight)} of the weight of head {layer}.{head}."
+        )
 
     def record(self) -> dict[str, Any]:
         """Return every head's look from `position` and its whole row, but not whole patterns."""

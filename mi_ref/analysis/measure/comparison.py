@@ -35,6 +35,10 @@ class Change:
     logit_change: float
     """Its logit in the second run less that in the first."""
 
+    def course(self) -> str:
+        """Return what became of the token, as a clause."""
+        return f"{self.token!r} goes from {chance(self.before)} to {chance(self.after)}"
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Comparison(Result):

@@ -88,6 +88,14 @@ class RecurrentFeedback(Result):
             table.add(p.number, f"{p.change:.4g}", kl, repr(p.token), f"{p.probability:.4f}")
         return table
 
+    def summary(self) -> str:
+        """Return what the last pass predicts, as a sentence."""
+        last = self.passes[-1]
+        return (
+            f"After {last.number} pass{'es' * (last.number > 1)} {last.token!r} is likeliest,"
+            f" {last.probability:.4f}; KL {last.comparison.kl:.4g} nats from the plain model."
+        )
+
     def record(self) -> dict[str, Any]:
         """Return every number but the feedback's vectors, of which it has the lengths."""
         passes = [

@@ -72,6 +72,15 @@ class StateGrid(Result):
             table.add(layer, *(f"{chance(cell.probability)} {cell.kl:.2f}" for cell in row))
         return table
 
+    def summary(self) -> str:
+        """Return which change matters most, as a sentence."""
+        layer, column = self.strongest()
+        cell = self.cells[self.layers.index(layer)][column]
+        return (
+            f"In layer {layer}, {self.columns[column]} matters most: KL {cell.kl:.2f} nats,"
+            f" {self.target_token!r} from {chance(self.natural)} to {chance(cell.probability)}."
+        )
+
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return record_of(

@@ -58,6 +58,20 @@ class StateReads(Result):
             table.add(name, *(f"{weight:.3f}" for weight in row[: self.query + 1]))
         return table
 
+    def summary(self) -> str:
+        """Return which head reads most, and of which token, as a sentence."""
+        weight, layer, head, key = max(
+            (
+                (weight, layer, head, key)
+                for layer, heads in enumerate(self.weights)
+                for head, row in enumerate(heads)
+                for key, weight in enumerate(row)
+            ),
+            key=lambda each: abs(each[0]),
+        )
+        token = self.origin.token_string(self.tokens[key])
+        return f"Head {layer}.{head} reads most: {weight:+.3f} of {key} {token!r}."
+
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return record_of(

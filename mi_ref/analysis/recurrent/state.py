@@ -71,6 +71,24 @@ class StateNorms(Result):
             table.add(layer, *cells)
         return table
 
+    def summary(self) -> str:
+        """Return which token after the first changes a state most, as a sentence."""
+        # The first token makes all there is.
+        later = [n for n, pos in enumerate(self.positions) if pos > 0]
+        if not later:
+            return "The first token makes all of the state that there is after it."
+        share, layer, column = max(
+            (self.relative_change(layer, n), layer, n)
+            for layer in range(len(self.norms))
+            for n in later
+        )
+        pos = self.positions[column]
+        token = self.origin.token_string(self.tokens[pos])
+        return (
+            f"After the first token, {pos} {token!r} changes a state most: by {share:.2f} of its"
+            f" norm, in layer {layer}."
+        )
+
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return record_of(
@@ -127,6 +145,18 @@ class HalfLives(Result):
                 shown = (min(rows), median(rows), max(rows))
                 table.add(layer, head, *(f"{life:.3g}" for life in shown))
         return table
+
+    def summary(self) -> str:
+        """Return which head keeps longest what is written, as a sentence."""
+        life, layer, head = max(
+            (median(rows), layer, head)
+            for layer, heads in enumerate(self.half_lives)
+            for head, rows in enumerate(heads)
+        )
+        return (
+            f"Head {layer}.{head} keeps longest: half of a row is left after {life:.3g} tokens, in"
+            " the median."
+        )
 
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""

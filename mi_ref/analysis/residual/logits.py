@@ -120,6 +120,11 @@ class LogitAttribution(Result):
         cap = ", uncapped" if self.before_softcap else ""
         return f"logit {names[0]} − {'mean' if self.other is None else names[1]}{cap}"
 
+    def summary(self) -> str:
+        """Return which component contributes most at the last position, as a sentence."""
+        component, value = self.top(1, position=self.positions[-1])[0]
+        return f"{component} contributes most: {value:+.3f} of {self.totals[-1]:+.3f} in all."
+
     def record(self) -> dict[str, Any]:
         """Return every number."""
         return record_of(

@@ -97,6 +97,16 @@ class SteeringConvergence(Result):
             )  # fmt: skip
         return table
 
+    def summary(self) -> str:
+        """Return how many layers absorb the push, and from which strength on none does."""
+        absorbing = sum(push.absorbed is not None for push in self.pushes)
+        verb = "absorbs" if absorbing == 1 else "absorb"
+        said = f"{absorbing} of {len(self.pushes)} layers {verb} the push, to {self.threshold:g}."
+        left = [push.strength for push in self.sweep if push.absorbed is None]
+        if left:
+            said += f" At layer {self.sweep[0].layer} it is not absorbed from {min(left):g} on."
+        return said
+
     def record(self) -> dict[str, Any]:
         """Return everything, ready for JSON."""
         return record_of(

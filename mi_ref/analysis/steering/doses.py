@@ -65,6 +65,15 @@ class DoseResponse(Result):
             table.add(f"{scale:g}", chance(each.probability), f"{each.kl:.4f}")
         return table
 
+    def summary(self) -> str:
+        """Return which dose moves the target most, as a sentence."""
+        doses = zip(self.scales, self.outcomes, strict=True)
+        scale, most = max(doses, key=lambda dose: abs(dose[1].probability - self.unsteered))
+        return (
+            f"{scale:g} times the vector moves {self.target_token!r} most: from"
+            f" {chance(self.unsteered)} to {chance(most.probability)}, KL {most.kl:.4f} nats."
+        )
+
     def record(self) -> dict[str, Any]:
         """Return everything but the vector."""
         return record_of(

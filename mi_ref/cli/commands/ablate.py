@@ -9,8 +9,6 @@ from mi_ref.cli import options, output
 
 if TYPE_CHECKING:
     from mi_ref import Model
-    from mi_ref.analysis.ablation.dataset_effects import DatasetAblation
-    from mi_ref.analysis.ablation.prompt import Ablation
 
 _EXAMPLE = """\
 mi-ref ablate --prompt "The capital of France is" --what mlp --target " Paris" --other " Rome"
@@ -111,7 +109,7 @@ def _one(arguments: argparse.Namespace, model: Model) -> None:
         arguments,
         model,
         found,
-        _conclusion(found),
+        found.summary(),
         prompts={"tokens": found.tokens},
         looked_at=[found.position],
         tables=[found.table(arguments.top)],
@@ -132,7 +130,7 @@ def _several(arguments: argparse.Namespace, model: Model) -> None:
         arguments,
         model,
         found,
-        _average(found),
+        found.summary(),
         prompts={f"tokens of {n}": tokens for n, tokens in enumerate(found.tokens)},
         tables=[found.table(arguments.top)],
     )
@@ -151,31 +149,3 @@ def _shared(arguments: argparse.Namespace) -> dict[str, Any]:
         "prepend_bos": arguments.bos,
         **options.sweep(arguments),
     }
-
-
-def _conclusion(found: Ablation) -> str:
-    most = found.top(1)[0]
-    named = _named(found.what, most.layer, most.index)
-    said = f"The prediction moves most without {named}: KL {most.kl:.4f} nats"
-    if found.intact is None or most.logit_difference is None:
-        return f"{said}."
-    tokens = (repr(found.origin.token_string(n)) for n in (found.target, found.other)
-              if n is not None)  # fmt: skip
-    return (
-        f"{said}, logit {' − '.join(tokens)} from {found.intact:.3f} to"
-        f" {most.logit_difference:.3f}."
-    )
-
-
-def _average(found: DatasetAblation) -> str:
-    most = found.top(1)[0]
-    named = _named(found.what, most.layer, most.index)
-    return (
-        f"Over {len(found.tokens)} prompts predictions move most without {named}: KL"
-        f" {most.kl.mean:.4f} ± {most.kl.error:.4f} nats."
-    )
-
-
-def _named(what: str, layer: int, index: int | None) -> str:
-    number = f"{layer}" if index is None else f"{layer}.{index}"
-    return f"{'attention' if what == 'attn' else what} {number}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mi_ref.cli import options, output
 
 if TYPE_CHECKING:
-    from mi_ref.analysis.residual.logits import LogitAttribution
+    pass
 
 _EXAMPLE = """\
 mi-ref attribute --prompt "The capital of France is" --target " Paris" --other " Rome\""""
@@ -57,13 +57,8 @@ def run(arguments: argparse.Namespace) -> None:
         arguments,
         model,
         found,
-        _conclusion(found),
+        found.summary(),
         prompts={"tokens": found.tokens},
         looked_at=found.positions,
         tables=[found.table(arguments.top)],
     )
-
-
-def _conclusion(found: LogitAttribution) -> str:
-    component, value = found.top(1, position=found.positions[-1])[0]
-    return f"{component} contributes most: {value:+.3f} of {found.totals[-1]:+.3f} in all."

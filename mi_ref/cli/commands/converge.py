@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mi_ref.cli import options, output
 
 if TYPE_CHECKING:
-    from mi_ref.analysis.steering.convergence import SteeringConvergence
+    pass
 
 _EXAMPLE = """\
 mi-ref converge --prompt "The capital of France is" \\
@@ -66,17 +66,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments,
         model,
         found,
-        _conclusion(found),
+        found.summary(),
         prompts=dict(zip(("prompt  ", "contrast"), found.prompts, strict=True)),
         looked_at=[found.position],
     )
-
-
-def _conclusion(found: SteeringConvergence) -> str:
-    absorbing = sum(push.absorbed is not None for push in found.pushes)
-    verb = "absorbs" if absorbing == 1 else "absorb"
-    said = f"{absorbing} of {len(found.pushes)} layers {verb} the push, to {found.threshold:g}."
-    left = [push.strength for push in found.sweep if push.absorbed is None]
-    if left:
-        said += f" At layer {found.sweep[0].layer} it is not absorbed from {min(left):g} on."
-    return said

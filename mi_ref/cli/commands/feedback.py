@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mi_ref.cli import options, output
 
 if TYPE_CHECKING:
-    from mi_ref.analysis.recurrent.feedback import RecurrentFeedback
+    pass
 
 _EXAMPLE = """\
 mi-ref feedback --prompt "The capital of France is" --loop 2 4 --depth 3
@@ -79,16 +79,8 @@ def run(arguments: argparse.Namespace) -> None:
         arguments,
         model,
         found,
-        _conclusion(found),
+        found.summary(),
         prompts={"tokens": found.tokens},
         looked_at=[position for position, _ in found.feedback],
         record={**found.record(), "words": arguments.word or []},
-    )
-
-
-def _conclusion(found: RecurrentFeedback) -> str:
-    last = found.passes[-1]
-    return (
-        f"After {last.number} pass{'es' * (last.number > 1)} {last.token!r} is likeliest,"
-        f" {last.probability:.4f}; KL {last.comparison.kl:.4g} nats from the plain model."
     )

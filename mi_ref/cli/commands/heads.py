@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mi_ref.cli import options, output
 
 if TYPE_CHECKING:
-    from mi_ref.analysis.attention.heads import HeadScores, Kind
+    from mi_ref.analysis.attention.heads import Kind
 
 _EXAMPLE = "mi-ref heads --top 3 --plot induction.png"
 _RANDOM = ("period", "n_prompts", "seed")
@@ -66,17 +66,8 @@ def run(arguments: argparse.Namespace) -> None:
         arguments,
         model,
         found,
-        _conclusion(found),
+        found.summary(),
         prompts={} if arguments.prompt is None else {"tokens": found.tokens[0]},
         tables=[found.table(arguments.top)],
         plot=lambda path: found.plot(path, kind),
-    )
-
-
-def _conclusion(found: HeadScores) -> str:
-    if not found.scores:
-        return "A prompt of one token has no token to look back at."
-    best = ((kind.replace("_", "-"), found.of(kind)[0]) for kind in found.scores)
-    return (
-        f"Highest scores: {', '.join(f'{kind} {head} ({head.score:.3f})' for kind, head in best)}."
     )

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from mi_ref import Model
     from mi_ref.analysis.attention.knockout import AttentionKnockout
     from mi_ref.analysis.attention.knockout_grid import KnockoutGrid
-    from mi_ref.analysis.measure.comparison import Change
 
 _EXAMPLE = """\
 mi-ref knockout --prompt "The capital of France is" --layer 3 --query -1 --key 4
@@ -48,12 +47,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.grid:
         grid = _grid(arguments, model)
         prompts, shown = {"tokens": grid.tokens}, [grid.position]
-        output.show(arguments, model, grid, _worst(grid), prompts=prompts, looked_at=shown)
+        output.show(arguments, model, grid, grid.summary(), prompts=prompts, looked_at=shown)
         return
     found = _cut(arguments, model)
-    conclusion = f"{_course(found.target)}: KL {found.comparison.kl:.4g} nats."
     prompts, shown = {"tokens": found.comparison.tokens}, [*found.queries, *found.keys]
-    output.show(arguments, model, found, conclusion, prompts=prompts, looked_at=shown)
+    output.show(arguments, model, found, found.summary(), prompts=prompts, looked_at=shown)
 
 
 def _cut(arguments: argparse.Namespace, model: Model) -> AttentionKnockout:
@@ -87,20 +85,3 @@ def _grid(arguments: argparse.Namespace, model: Model) -> KnockoutGrid:
         prepend_bos=arguments.bos,
         **options.sweep(arguments),
     )
-
-
-def _worst(grid: KnockoutGrid) -> str:
-    """Return which cut matters most, as a sentence."""
-    from mi_ref.output.tables import chance
-
-    cut = grid.strongest()[0]
-    return (
-        f"Cutting {grid.names[cut.key]} in layer {cut.layer} changes most, KL {chance(cut.kl)}"
-        f" nats: {_course(cut.target)}."
-    )
-
-
-def _course(change: Change) -> str:
-    from mi_ref.output.tables import chance
-
-    return f"{change.token!r} goes from {chance(change.before)} to {chance(change.after)}"

@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
         arguments,
         model,
         found,
-        _strongest(found) if head is None else _of_head(found, layer, head),
+        found.summary() if head is None else _of_head(found, layer, head),
         prompts={"tokens": found.tokens},
         looked_at=[found.position],
         tables=[found.table(layer)],
@@ -73,23 +73,4 @@ def _of_head(found: AttentionPatterns, layer: int, head: int) -> str:
     return (
         f"Head {look.layer}.{look.head} looks most at {key.position} {key.token!r}, with"
         f" {chance(key.weight)} of its weight; {chance(look.sink)} is on the first token."
-    )
-
-
-def _strongest(found: AttentionPatterns) -> str:
-    """Return the head that gives most weight to another token than the first, as a sentence."""
-    from mi_ref.output.tables import chance
-
-    if found.position == 0:
-        return "The first position can look at itself only."
-    weight, layer, head, key = max(
-        (weight, layer, head, key)
-        for layer in found.layers
-        for head in found.heads
-        for key, weight in enumerate(found.attention_from(layer, None, head))
-        if key > 0
-    )
-    return (
-        f"Apart from the first token, {key} {found.str_tokens[key]!r} gets most:"
-        f" {chance(weight)} of the weight of head {layer}.{head}."
     )
