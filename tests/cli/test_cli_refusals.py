@@ -29,7 +29,7 @@ Capsys = pytest.CaptureFixture[str]
         (["patch", "--clean", FRANCE, "--corrupted", "of"], "clean has 6 tokens"),
         (["patch", *PAIR, "--target", " Paris is"], "' Paris is' is not one token"),
         (["patch", *PAIR, "--site", "resid"], "resid"),
-        (["trace", "--prompt", FRANCE, "--subject", "Spain"], "subject='Spain' is no part of"),
+        (["trace", "--prompt", FRANCE, "--subject", "Spain"], "subject='Spain' is not part of"),
         (
             ["ablate", "--prompt", FRANCE, "--index", "8"],
             "indices [8] of 8: expected indices from",

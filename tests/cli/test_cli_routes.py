@@ -183,7 +183,7 @@ def test_pairs_are_drawn_both_ways(capsys: Capsys, folder: Path) -> None:
         (["converge", "--prompt", FRANCE, "--contrast", GAMBIA], "prompt has 6 tokens"),
         (["converge", "--prompt", FRANCE, "--contrast", ITALY, "--threshold", "2"], "threshold=2"),
         (["decompose", "--prompt", FRANCE, "--neurons", "9"], "neurons=[9]"),
-        (["feedback", "--prompt", FRANCE, "--loop", "4", "2"], "no range of layers"),
+        (["feedback", "--prompt", FRANCE, "--loop", "4", "2"], "not a range of layers"),
     ],
 )
 def test_errors_are_one_message_and_status_1(
