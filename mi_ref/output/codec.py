@@ -53,6 +53,8 @@ def encode(value: Any) -> Any:
         held = {one.name: encode(getattr(value, one.name)) for one in fields(value)}
         return {"is": type(value).__name__, "fields": held}
     if hasattr(value, "dtype") and hasattr(value, "tolist"):
+        if not value.shape:
+            return encode(value.tolist())
         dtype = str(value.dtype).rpartition(".")[2]
         return {"array": encode(value.tolist()), "shape": list(value.shape), "dtype": dtype}
     raise ArgumentError(

@@ -127,7 +127,7 @@ def test_what_cannot_be_reported() -> None:
         report(replace(rnn, source=None))
     with pytest.raises(ConfigError, match=r"there is no task 'argmax'; pass one of second_argmax"):
         report(rnn, "argmax")
-    with pytest.raises(ConfigError, match=r"longest_cycle is no task of <Rnn .* reads numbers"):
+    with pytest.raises(ConfigError, match=r"longest_cycle is not a task of <Rnn .* reads numbers"):
         report(rnn, "longest_cycle")
     with pytest.raises(ConfigError, match=r"median is no task of <Att.* reads whole numbers"):
         report(transformer, "median", n=3)

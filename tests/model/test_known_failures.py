@@ -168,7 +168,9 @@ def answer(name: str, model: Model, read: Callable[[str], Any], **bos: Any) -> A
     found = getattr(analysis, name)(model, *prompts, **options, **bos)
     if not hasattr(found, "record"):
         return found
-    return {key: value for key, value in found.record().items() if key != "prompt"}
+    record = found.record()
+    record["value"]["fields"].pop("prompt", None)
+    return {key: value for key, value in record.items() if key != "prompt"}
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mi_ref
-from mi_ref import Backend, HookError, Model, ShapeError, at, do
+from mi_ref import ArgumentError, Backend, HookError, Model, ShapeError, at, do
 from mi_ref.analysis.attention.calibration import DOSES, Calibration, calibrate
 from mi_ref.analysis.attention.dose_response import AttentionDoseResponse, crossing
 from mi_ref.analysis.attention.doses import attention_dose_response
@@ -215,7 +215,7 @@ def test_edges_that_there_are_not(
         calibrate(atlas, PROMPT, PROMPT, target_edge=(0, 1))
     with pytest.raises(HookError, match="this recurrent model has no attention"):
         attention_dose_response(load("rwkv7", mi_ref.get_backend("numpy"), "float32"), IDS[:3])
-    with pytest.raises(ShapeError, match="of='entropy'"):
+    with pytest.raises(ArgumentError, match="of='entropy'"):
         found.dose_for(1.0, "entropy")  # type: ignore[arg-type]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mi_ref
-from mi_ref import Backend, HookError, Model, ShapeError, TokenError, at
+from mi_ref import ArgumentError, Backend, HookError, Model, ShapeError, TokenError, at
 from mi_ref.analysis.attention.heads import KINDS, HeadScores, head_scores
 from mi_ref.analysis.attention.repeated_tokens import repeated_tokens
 
@@ -118,7 +118,7 @@ def test_a_prompt_without_repetition_shows_no_induction(tiny: Model) -> None:
 def test_refusals(tiny: Model, as_users_call: None) -> None:
     with pytest.raises(ValueError, match=r"over='some': expected 'matching' or 'all'"):
         head_scores(tiny, [1, 1], over="some")  # type: ignore[arg-type]
-    with pytest.raises(ShapeError, match="kind='name_mover'"):
+    with pytest.raises(ArgumentError, match="kind='name_mover'"):
         head_scores(tiny, [1, 1]).of("name_mover")  # type: ignore[arg-type]
     with pytest.raises(TokenError, match="rows of equal length"):
         head_scores(tiny, [[1, 1], [1, 1, 1]])

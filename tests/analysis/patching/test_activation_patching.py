@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import mi_ref
-from mi_ref import Backend, HookError, Model, ShapeError, SweepError, TokenError, at
+from mi_ref import ArgumentError, Backend, HookError, Model, ShapeError, SweepError, TokenError, at
 from mi_ref.analysis.measure.metrics import LogProbability, logit_difference, token
 from mi_ref.analysis.patching.activations import (
     activation_patching,
@@ -270,7 +270,7 @@ def test_refusals(atlas: Model, tiny: Model) -> None:
         activation_patching(atlas, [FRANCE, ITALY], ITALY)
     with pytest.raises(ShapeError, match=r"both prompts predict ' Paris'.*say what to measure"):
         activation_patching(atlas, FRANCE, "The capital of France was")
-    with pytest.raises(ShapeError, match="direction='both'"):
+    with pytest.raises(ArgumentError, match="direction='both'"):
         activation_patching(atlas, FRANCE, ITALY, direction="both")  # type: ignore[arg-type]
     with pytest.raises(ShapeError, match=r"positions \[6\] of 6"):
         activation_patching(atlas, FRANCE, ITALY, positions=6)

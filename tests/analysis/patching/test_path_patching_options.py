@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import mi_ref
-from mi_ref import Backend, HookError, Model, ShapeError, TokenError, at
+from mi_ref import ArgumentError, Backend, HookError, Model, ShapeError, TokenError, at
 from mi_ref.analysis.measure.metrics import logit_difference
 from mi_ref.analysis.patching.grid import PatchingGrid
 from mi_ref.analysis.patching.paths import Receiver, path_patching
@@ -226,9 +226,13 @@ def test_table_record_and_plot(grid: PatchingGrid, atlas: Model, tmp_path: Path)
         ({"heads": 8}, ShapeError, r"heads \[8\] of 8"),
         ({"layers": 6}, ShapeError, r"layers \[6\] of 6"),
         ({"senders": "mlp", "heads": 1}, ShapeError, "only senders='head' has heads, not 'mlp'"),
-        ({"senders": "neuron"}, ShapeError, "senders='neuron': expected 'head', 'attn' or 'mlp'"),
-        ({"freeze": "mlp"}, ShapeError, "freeze='mlp': expected 'attention' or 'all'"),
-        ({"direction": "both"}, ShapeError, "direction='both'"),
+        (
+            {"senders": "neuron"},
+            ArgumentError,
+            "senders='neuron': expected 'head', 'attn' or 'mlp'",
+        ),
+        ({"freeze": "mlp"}, ArgumentError, "freeze='mlp': expected 'attention' or 'all'"),
+        ({"direction": "both"}, ArgumentError, "direction='both'"),
         ({"rows": 0}, ShapeError, "rows=0"),
         ({"clean": "The capital of the country Italy is"}, TokenError, "clean has 8 tokens"),
     ],

@@ -9,7 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mi_ref import Backend, HookError, Model, ShapeError, TokenError, at, do, get_backend
+from mi_ref import (
+    ArgumentError,
+    Backend,
+    HookError,
+    Model,
+    ShapeError,
+    TokenError,
+    at,
+    do,
+    get_backend,
+)
 from mi_ref.analysis.steering.convergence import SteeringConvergence, steering_convergence
 from mi_ref.analysis.steering.doses import DoseResponse, dose_response
 from mi_ref.analysis.steering.vector import SteeringVector, steering_vector
@@ -167,7 +177,11 @@ def test_atlas_absorbs_early_pushes_and_gives_way_to_strong_ones(atlas: Model) -
         ((POSITIVE, NEGATIVE, at.pattern[0]), HookError, r"no activation per token"),
         ((POSITIVE, POSITIVE, at.z[0]), ShapeError, r"do not differ at at\.z\[0\]"),
         (([[3]], NEGATIVE, at.z[0], 1), ShapeError, r"position=1: a prompt has 1 tokens"),
-        ((POSITIVE, NEGATIVE, at.z[0], "first"), ShapeError, r"'first': it is a number or 'mean'"),
+        (
+            (POSITIVE, NEGATIVE, at.z[0], "first"),
+            ArgumentError,
+            r"'first': expected a number or 'mean'",
+        ),
     ],
 )
 def test_vectors_that_cannot_be_are_refused(
