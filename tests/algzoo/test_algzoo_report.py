@@ -129,7 +129,7 @@ def test_what_cannot_be_reported() -> None:
         report(rnn, "argmax")
     with pytest.raises(ConfigError, match=r"longest_cycle is not a task of <Rnn .* reads numbers"):
         report(rnn, "longest_cycle")
-    with pytest.raises(ConfigError, match=r"median is no task of <Att.* reads whole numbers"):
+    with pytest.raises(ConfigError, match=r"median is not a task of <Att.* reads whole numbers"):
         report(transformer, "median", n=3)
     with pytest.raises(ConfigError, match="median has one answer for any count of numbers: pass n"):
         report(random_rnn(2, 1), "median")
