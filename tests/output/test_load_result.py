@@ -13,6 +13,7 @@ import mi_ref
 from mi_ref import ArgumentError, Model, analysis, get_backend
 from mi_ref.output.codec import decode, encode
 from mi_ref.output.result import Result
+from mi_ref.output.saved import dataclasses_of, modules
 from tests.fixtures.analysis_calls import CALLS
 
 Load = Callable[..., Model]
@@ -97,10 +98,13 @@ def test_what_no_file_can_keep_is_refused() -> None:
         ("[1]", "expected a file that a result's save"),
         (
             '{"format": "mi_ref.edits/1", "edits": []}',
-            "got the format 'mi_ref.edits/1'.*load_edits",
+            r'without a "value" cannot be .*load_edits',
         ),
+        ('{"format": "mi_ref.algzoo/1"}', r'without a "value".* AlgZoo.s reports have none'),
+        ('{"format": "mi_ref.x/2/1", "value": 1}', "expected a file that a result's save"),
+        ('{"format": "mi_ref.x/11", "value": 1}', "reads version 1"),
         ('{"format": "mi_ref.sweep/2", "value": 1}', "reads version 1. Read it with the version"),
-        ('{"format": "mi_ref.sweep/1", "value": 1}', "is damaged: it holds no result"),
+        ('{"format": "mi_ref.sweep/1", "value": 1}', "record and its value are not of one"),
         ('{"format": "mi_ref.sweep/1", "value": {"is": "Path", "fields": {}}}', "is damaged"),
         ('{"format": "mi_ref.sweep/1", "value": {"is": "Sweep", "fields": {}}}', "is damaged"),
     ],
@@ -115,3 +119,34 @@ def test_files_that_hold_no_result(content: str, message: str, tmp_path: Path) -
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"absent\.json' cannot be read as a result"):
         mi_ref.load_result(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda file: file | {"format": "mi_ref.sweep/1"}, "are not of one result"),
+        (lambda file: file | {"prompt": "another"}, "are not of one result"),
+        (lambda file: with_field(file, "prompt", 7), "are not of one result"),
+        (lambda file: with_field(file, "origin", None), "is damaged"),
+        (lambda file: with_field(file, "cells", {"tuple": 3}), "is damaged"),
+    ],
+)
+def test_a_file_whose_parts_disagree_is_refused(
+    change: Callable[[Any], Any], message: str, atlas: Model, tmp_path: Path
+) -> None:
+    path = tmp_path / "lens.json"
+    analysis.logit_lens(atlas, PROMPT, target=" Paris").save(path)
+    path.write_text(json.dumps(change(json.loads(path.read_text("utf-8")))))
+    with pytest.raises(ArgumentError, match=message):
+        mi_ref.load_result(path)
+
+
+def with_field(file: Any, name: str, value: Any) -> Any:
+    """Return a saved file with one field of its value changed."""
+    fields = file["value"]["fields"] | {name: value}
+    return file | {"value": file["value"] | {"fields": fields}}
+
+
+def test_no_two_dataclasses_of_results_have_one_name() -> None:
+    names = [kind.__name__ for module in modules() for kind in dataclasses_of(module)]
+    assert [name for name in set(names) if names.count(name) > 1] == []

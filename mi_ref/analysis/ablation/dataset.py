@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import TypeVar, Unpack
 
 from mi_ref.analysis.ablation.dataset_effects import DatasetAblation, PartEffects
-from mi_ref.analysis.ablation.effects import Reading, cells_of, over_draws, read
+from mi_ref.analysis.ablation.effects import Measurement, cells_of, over_draws, read
 from mi_ref.analysis.ablation.parts import Method, Part, What, every_part, points_of
 from mi_ref.analysis.ablation.replacements import from_others
 from mi_ref.analysis.arguments.numbers import whole
@@ -123,7 +123,7 @@ def dataset_ablation(
 
 def _effects(
     parts: Sequence[Part],
-    readings: Sequence[Reading],
+    readings: Sequence[Measurement],
     found: Sequence[Sequence[Sequence[float]]],
     draws: int,
 ) -> tuple[PartEffects, ...]:

@@ -26,7 +26,7 @@ Shown: TypeAlias = Literal["kl", "logit_difference"]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Measurement:
     """What is read of a prompt's ablated runs, and what the intact model gives for it."""
 
     divergence: Metric
@@ -55,7 +55,7 @@ def read(
     place: int,
     target: str | int | None,
     other: str | int | None,
-) -> Reading:
+) -> Measurement:
     """Run the intact model and return what ablated runs are measured by.
 
     Raises
@@ -75,7 +75,7 @@ def read(
     wanted: LogitsWanted = "last" if place == len(ids) - 1 else "all"
     row = model.run(list(ids), logits=wanted).logits_at(-1 if wanted == "last" else place)
     intact = None if followed is None else float(followed(row, xp=model.backend.xp))
-    return Reading(divergence(model, row), followed, intact)
+    return Measurement(divergence(model, row), followed, intact)
 
 
 def cells_of(
