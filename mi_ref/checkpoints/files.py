@@ -11,9 +11,13 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mi_ref.checkpoints.safetensors import TensorInfo
 from mi_ref.errors import HubError, WeightError
+
+if TYPE_CHECKING:
+    from mi_ref.checkpoints.gguf.model import GgufModel
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json", "tokenizer_config.json"
@@ -63,6 +67,8 @@ class Checkpoint:
     """``chat_template.jinja`` as ``"default"``, and those in ``additional_chat_templates``."""
     headers: Mapping[str, TensorInfo] | None
     """Dtype and shape of every tensor, if the weights themselves were not fetched from the Hub."""
+    gguf: GgufModel | None = None
+    """The opened model if it is in GGUF; `config` is the path of its first file then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +121,13 @@ def read_checkpoint(
     # fmt: off
     return Checkpoint(
         listing.name, listing.revision, config, weights, weight_map, tokenizer, world,
-        tokenizer_config, _chat_templates(listing), headers,
+        tokenizer_config, chat_templates(listing), headers,
     )
     # fmt: on
 
 
-def _chat_templates(listing: FileListing) -> dict[str, Path]:
+def chat_templates(listing: FileListing) -> dict[str, Path]:
+    """Fetch the chat templates that have files to themselves, by name."""
     more = {file: re.fullmatch(rf"{MORE_TEMPLATES}/(.+)\.jinja", file) for file in listing.held}
     named = {match[1]: file for file, match in sorted(more.items()) if match}
     default = {"default": CHAT_TEMPLATE} if CHAT_TEMPLATE in listing.held else {}

@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 import json
 import os
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from mi_ref.checkpoints.files import (
@@ -24,6 +26,9 @@ from mi_ref.checkpoints.files import (
     read_checkpoint,
     rwkv_pickle,
 )
+from mi_ref.checkpoints.gguf.checkpoint import holds_gguf, local_listing, read_gguf_checkpoint
+from mi_ref.checkpoints.gguf.hub import cached_files, cached_gguf, read_remote_headers
+from mi_ref.checkpoints.gguf.packages import find_package
 from mi_ref.checkpoints.safetensors import TensorInfo
 from mi_ref.errors import HubError, MiRefError, WeightError
 
@@ -64,6 +69,7 @@ def find_checkpoint(
     token: bool | str | None = None,
     local_files_only: bool = False,
     headers_only: bool = False,
+    filename: str | None = None,
 ) -> Checkpoint:
     """Find a checkpoint's files, downloading those on the Hub that are not cached.
 
@@ -81,6 +87,8 @@ def find_checkpoint(
     headers_only : bool
         Fetch only tensor names, dtypes and shapes from the Hub, not the weights. Has no effect if
         the weights are on this machine: a folder, a bundled model, or with `local_files_only`.
+    filename : str or None
+        The GGUF file, if there are several.
 
     Raises
     ------
@@ -93,14 +101,22 @@ def find_checkpoint(
     folder = _local(name)
     if folder is None and isinstance(name_or_path, str):
         folder = _bundled().get(name)
+    package = None
+    if folder is None and isinstance(name_or_path, str):
+        package = find_package(name)
+    if revision is not None and (folder is not None or package is not None):
+        place = f"the folder {folder}" if package is None else package.where
+        raise HubError(
+            f"revision={revision!r} was given for {place}, but only Hub repositories"
+            " have revisions. Leave it out."
+        )
+    if package is not None:
+        return read_gguf_checkpoint(package, filename)
+    if folder is not None and (found := _local_gguf(name, folder, filename)) is not None:
+        return found
     if folder is not None and not folder.is_dir():
         raise rwkv_pickle(f"{name!r} is a pickle", folder) or HubError(
             f"{name!r} is a file; pass the folder that holds it: {str(folder.parent)!r}."
-        )
-    if folder is not None and revision is not None:
-        raise HubError(
-            f"revision={revision!r} was given for the folder {folder}, but only Hub repositories"
-            " have revisions. Leave it out."
         )
     if folder is not None:
         remedy = f"{NEEDED} (Folders are tried before bundled models and the Hub.)"
@@ -115,7 +131,16 @@ def find_checkpoint(
             f"there is no folder {name!r} (working directory: {Path.cwd()}). Pass an existing"
             f" folder, or a Hub repository as 'org/name'.{_bundled_hint(name)}"
         )
-    return _from_hub(name, revision, token, local_files_only, headers_only)
+    return _from_hub(name, revision, token, local_files_only, headers_only, filename)
+
+
+def _local_gguf(name: str, path: Path, filename: str | None) -> Checkpoint | None:
+    """Return the model in a GGUF file, or in the one of a folder; None if neither is meant."""
+    if path.is_file() and ".gguf" in path.name.lower():
+        return read_gguf_checkpoint(local_listing(path.parent, name), path.name)
+    if path.is_dir() and holds_gguf(_files(path), filename):
+        return read_gguf_checkpoint(local_listing(path, name), filename)
+    return None
 
 
 def _local(name: str) -> Path | None:
@@ -143,7 +168,12 @@ def _bundled_hint(name: str) -> str:
 
 
 def _from_hub(
-    name: str, revision: str | None, token: bool | str | None, cached: bool, headers_only: bool
+    name: str,
+    revision: str | None,
+    token: bool | str | None,
+    cached: bool,
+    headers_only: bool,
+    filename: str | None,
 ) -> Checkpoint:
     """Turn every failure of the client into a HubError that says what to do."""
     from huggingface_hub import constants, errors
@@ -151,8 +181,8 @@ def _from_hub(
     http_error: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
     try:
         if cached or constants.HF_HUB_OFFLINE:
-            return _from_cache(name, revision)
-        return _from_network(name, revision, token, headers_only)
+            return _from_cache(name, revision, filename)
+        return _from_network(name, revision, token, headers_only, filename)
     except MiRefError:
         raise
     except (
@@ -163,13 +193,19 @@ def _from_hub(
         errors.EntryNotFoundError,
         errors.HFValidationError,
     ) as error:
-        raise HubError(_explain(error, name, revision)) from error
+        raise HubError(_explain(error, name, revision, filename)) from error
 
 
-def _from_cache(name: str, revision: str | None) -> Checkpoint:
+def _from_cache(name: str, revision: str | None, filename: str | None = None) -> Checkpoint:
     from huggingface_hub import constants, try_to_load_from_cache
 
     remedy = "Load it once with a network, without local_files_only=True or HF_HUB_OFFLINE=1."
+    if (folder := cached_gguf(name, revision, filename)) is not None:
+        where = f"the cached copy of {name!r} (commit {folder.name})"
+        held = cached_files(folder)
+        commit = folder.name
+        listing = FileListing(name, where, held, folder.joinpath, remedy, commit, partial=True)
+        return read_gguf_checkpoint(listing, filename)
     for file in (CONFIG, SINGLE, INDEX, *TOKENIZER):
         path = try_to_load_from_cache(name, file, revision=revision)
         if isinstance(path, str):
@@ -185,7 +221,11 @@ def _from_cache(name: str, revision: str | None) -> Checkpoint:
 
 
 def _from_network(
-    name: str, revision: str | None, token: bool | str | None, headers_only: bool
+    name: str,
+    revision: str | None,
+    token: bool | str | None,
+    headers_only: bool,
+    filename: str | None,
 ) -> Checkpoint:
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import SafetensorsParsingError
@@ -214,10 +254,14 @@ def _from_network(
 
     where = f"the Hub repository {name!r} ({commit})"
     listing = FileListing(name, where, held, fetch, revision=commit)
+    if holds_gguf(files, filename):
+        listing = replace(listing, held=frozenset(files))
+        remote = partial(read_remote_headers, name, commit, token) if headers_only else None
+        return read_gguf_checkpoint(listing, filename, header=remote)
     return read_checkpoint(listing, header if headers_only else None)
 
 
-def _explain(error: BaseException, name: str, revision: str | None) -> str:
+def _explain(error: BaseException, name: str, revision: str | None, filename: str | None) -> str:
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -228,7 +272,7 @@ def _explain(error: BaseException, name: str, revision: str | None) -> str:
     if kinds[0] == "HfHubHTTPError":
         kinds.insert(0, str(status))
     try:
-        found = _from_cache(name, revision)
+        found = _from_cache(name, revision, filename)
         cached = f"Or pass local_files_only=True: commit {found.revision} is cached completely."
     except (MiRefError, ValueError):
         cached = "Not all of its files are cached, so local_files_only=True would not help."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -18,7 +18,7 @@ from mi_ref.checkpoints.nearest import Fit, fit, nearest
 from mi_ref.checkpoints.recognise import (
     known_family,
     open_tokenizer,
-    read_config_file,
+    read_config,
     read_headers,
 )
 from mi_ref.checkpoints.safetensors import TensorInfo
@@ -73,6 +73,7 @@ def inspect_checkpoint(
     name_or_path: str | os.PathLike[str],
     *,
     revision: str | None = None,
+    filename: str | None = None,
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> Inspection:
@@ -80,7 +81,7 @@ def inspect_checkpoint(
 
     Parameters
     ----------
-    name_or_path, revision, token, local_files_only
+    name_or_path, revision, filename, token, local_files_only
         As for :func:`mi_ref.from_pretrained`.
 
     Returns
@@ -96,11 +97,12 @@ def inspect_checkpoint(
     checkpoint = find_checkpoint(
         name_or_path,
         revision=revision,
+        filename=filename,
         token=token,
         local_files_only=local_files_only,
         headers_only=True,
     )
-    raw = read_config_file(checkpoint.config)
+    raw = read_config(checkpoint)
     model_type = raw.get("model_type")
     tensors, damage = read_headers(checkpoint)
     known = known_family(raw)
@@ -111,6 +113,8 @@ def inspect_checkpoint(
         found = guessed
     else:
         found = nearest(raw, tensors)
+    if checkpoint.gguf is not None:
+        found = replace(found, config=checkpoint.gguf.with_inferred(found.config))
     return Inspection(
         name=checkpoint.name,
         revision=checkpoint.revision,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from mi_ref.families import FAMILIES, Family
 from mi_ref.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
+    from mi_ref.checkpoints.gguf.weights import GgufWeights
     from mi_ref.checkpoints.nearest import Fit
 
 
@@ -35,6 +37,26 @@ def read_config_file(path: Path) -> dict[str, Any]:
             f"{path}: expected a JSON object, got a {type(raw).__name__}. Fetch the file again."
         )
     return raw
+
+
+def read_config(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return the parsed ``config.json``, or the same keys from the metadata of a GGUF file.
+
+    Raises
+    ------
+    ConfigError
+        If ``config.json`` is not a JSON object.
+    """
+    if checkpoint.gguf is not None:
+        return checkpoint.gguf.config.raw
+    return read_config_file(checkpoint.config)
+
+
+def open_weights(checkpoint: Checkpoint) -> Weights | GgufWeights:
+    """Map the weight files and read their headers, nothing else."""
+    if checkpoint.gguf is not None:
+        return checkpoint.gguf.weights
+    return Weights(checkpoint.weights, checkpoint.weight_map)
 
 
 def known_family(raw: Mapping[str, Any]) -> Family | None:
@@ -106,14 +128,18 @@ def read_headers(checkpoint: Checkpoint) -> tuple[Mapping[str, TensorInfo] | Non
     if checkpoint.headers is not None:
         return checkpoint.headers, None
     try:
-        # Maps the files and reads only their headers.
-        return Weights(checkpoint.weights, checkpoint.weight_map).info, None
+        return open_weights(checkpoint).info, None
     except WeightError as error:
         return None, str(error)
 
 
 def open_tokenizer(checkpoint: Checkpoint, raw: Mapping[str, Any]) -> Tokenizer:
     """Return the checkpoint's tokenizer, which is read when it first meets text."""
+    if checkpoint.gguf is not None and checkpoint.tokenizer is None:
+        from mi_ref.checkpoints.gguf.tokenizer import load_gguf
+
+        metadata, templates = checkpoint.gguf.file.metadata, checkpoint.chat_templates
+        return Tokenizer(checkpoint.name, partial(load_gguf, metadata, checkpoint.name, templates))
     sentencepiece = checkpoint.config.parent / "tokenizer.model"
     return Tokenizer.from_files(
         checkpoint.tokenizer,

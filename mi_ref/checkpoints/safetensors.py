@@ -39,7 +39,7 @@ class TensorInfo:
     """What a file's header says about one tensor."""
 
     dtype: str
-    """In safetensors' spelling: ``F32``, ``BF16``, …"""
+    """As its format spells it: ``F32``, ``BF16``, …"""
     shape: tuple[int, ...]
 
 
@@ -133,7 +133,7 @@ class Weights:
         mapped = self._maps[place.file]
         raw = np.frombuffer(mapped, dtype=stored, count=count, offset=place.start)
         flat = _decode(raw, place.info.dtype, np.dtype(dtype))
-        _check_finite(flat, name)
+        check_finite(flat, name)
         if flat is not raw:
             _release(mapped, place.start, place.stop)
         flat.flags.writeable = False  # like a mapped file: models are never changed in place
@@ -227,7 +227,8 @@ def _decode(raw: HostArray, stored: str, dtype: np.dtype[Any]) -> HostArray:
     return raw if raw.dtype == dtype and raw.flags.aligned else raw.astype(dtype)
 
 
-def _check_finite(flat: HostArray, name: str) -> None:
+def check_finite(flat: HostArray, name: str) -> None:
+    """Refuse a flat tensor that has NaN or infinite values."""
     # The sum of squares is finite only if every term is: one pass without a temporary, on all
     # cores. If the sum overflows, the values are checked one by one.
     with np.errstate(over="ignore", invalid="ignore"):

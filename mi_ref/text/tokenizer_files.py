@@ -161,11 +161,30 @@ def load(
         If a file is damaged.
     """
     config = {} if tokenizer_config is None else read_json(tokenizer_config)
-    backend = _read_pipeline(tokenizer_json)
+    return loaded(_read_pipeline(tokenizer_json), config, ids, template_files)
+
+
+def loaded(
+    backend: Any,
+    config: Mapping[str, Any],
+    ids: Mapping[str, int | None],
+    template_files: Mapping[str, Path],
+) -> Loaded:
+    """Return a tokenizer of the package ``tokenizers`` with what its configuration says.
+
+    Parameters
+    ----------
+    backend : tokenizers.Tokenizer
+        The tokenizer, which is changed.
+    config : mapping
+        As ``tokenizer_config.json`` has it.
+    ids, template_files
+        As for `load`.
+    """
     special = special_tokens(config)
     _recognize([*special.values(), *unnamed_tokens(config)], backend)
     named = {key: special.get(key) for key in ids if key in config}
-    ids = ids | {key: backend.token_to_id(n) if n else None for key, n in named.items()}
+    ids = dict(ids) | {key: backend.token_to_id(n) if n else None for key, n in named.items()}
 
     prefix, suffix = _surroundings(backend)
     bos_id = prefix[0] if prefix else ids["bos_token"]

@@ -277,7 +277,7 @@ class HfConfig:
         return default if value is None else value
 
     def _name(self, key: str) -> str:
-        return key if self._source.endswith(".json") else f"{self._source}.{key}"
+        return key if self._source.endswith((".json", ".gguf")) else f"{self._source}.{key}"
 
     def _fault(self, key: str, value: Any, expected: str) -> None:
         got = "but it is missing" if value is _REQUIRED else f"got {value!r}"

@@ -1,0 +1,1 @@
+"""Models in GGUF, llama.cpp's file format: their configs, tensors and tokenizers."""
