@@ -136,15 +136,20 @@ def _stored(tensors: Mapping[str, TensorInfo], found: Fit) -> dict[str, tuple[in
     for name, info in tensors.items():
         if name not in spared:
             count, size = stored.get(info.dtype, (0, 0))
-            # The number in a dtype's name is its width in bits; BOOL, which has none, takes 8.
-            bits = int((re.search(r"\d+", info.dtype) or ["8"])[0])
-            here = prod(info.shape)
-            stored[info.dtype] = (count + here, size + here * bits // 8)
+            stored[info.dtype] = count + prod(info.shape), size + _bytes(info)
     return stored
 
 
+def _bytes(info: TensorInfo) -> int:
+    if info.n_bytes is not None:
+        return info.n_bytes
+    # The number in a dtype's name is its width in bits; BOOL, which has none, takes 8.
+    bits = int((re.search(r"\d+", info.dtype) or ["8"])[0])
+    return prod(info.shape) * bits // 8
+
+
 def _tokenizer(checkpoint: Checkpoint, raw: Mapping[str, Any]) -> TokenizerFacts:
-    if checkpoint.tokenizer is None and not checkpoint.world:
+    if checkpoint.tokenizer is None and not checkpoint.world and checkpoint.gguf is None:
         return TokenizerFacts(None, None, None, None, "no tokenizer.json: token ids only")
     tokenizer = open_tokenizer(checkpoint, raw)
     try:

@@ -76,7 +76,7 @@ def fit(family: Family, raw: Mapping[str, Any], tensors: Mapping[str, TensorInfo
         wrong += [
             TensorFault("misshapen", name, f"is stored as {info.dtype}; expected {_READABLE}")
             for name, info in tensors.items()
-            if info.dtype not in READABLE and name not in named
+            if info.n_bytes is None and info.dtype not in READABLE and name not in named
         ]
     return Fit(family, config, tuple(read.faults), read.unread(), tuple(collapse(wrong)))
 

@@ -41,6 +41,8 @@ class TensorInfo:
     dtype: str
     """As its format spells it: ``F32``, ``BF16``, …"""
     shape: tuple[int, ...]
+    n_bytes: int | None = None
+    """Bytes in a GGUF file, whose dtypes are blocks of numbers; None if the dtype says them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,16 +56,19 @@ def model_options(default: str = "atlas") -> argparse.ArgumentParser:
     group = options.add_argument_group(_SHARED)
     group.add_argument(
         "--model", default=default, metavar="NAME",
-        help=f"bundled model, folder, or Hub repository (default: {default})",
+        help=f"bundled model, folder, GGUF file, or Hub repository (default: {default})",
     )  # fmt: skip
-    add_revision(group)
+    add_version(group)
     return options
 
 
-def add_revision(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """Add the option for a Hub repository's revision."""
+def add_version(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the options that choose a version of a checkpoint: its revision and its GGUF file."""
     parser.add_argument(
         "--revision", metavar="REV", help="branch, tag or commit of a Hub repository"
+    )
+    parser.add_argument(
+        "--filename", metavar="FILE", help="which GGUF file, if the checkpoint has several"
     )
 
 

@@ -101,6 +101,7 @@ def open_model(arguments: argparse.Namespace, needs: str | None = None, instead:
         device=arguments.device,
         dtype=arguments.dtype,
         revision=arguments.revision,
+        filename=arguments.filename,
         allow_unread_config=tuple(arguments.allow_unread_config),
         compat=arguments.compat,
     )

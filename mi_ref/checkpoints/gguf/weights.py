@@ -45,7 +45,7 @@ class GgufWeights:
     def info(self) -> dict[str, TensorInfo]:
         """Type of storage and shape of every tensor, by name."""
         return {
-            name: TensorInfo(self._tensors[origin.stored].stored.name, origin.shape)
+            name: self._info(self._tensors[origin.stored], origin)
             for name, origin in self._origins.items()
         }
 
@@ -74,6 +74,11 @@ class GgufWeights:
     def files(self) -> WeightFiles:
         """Return what to remember of the files once their tensors are loaded."""
         return WeightFiles(self.info, self._fingerprint)
+
+    @staticmethod
+    def _info(tensor: StoredTensor, origin: Origin) -> TensorInfo:
+        stored, count = tensor.stored, math.prod(origin.shape)
+        return TensorInfo(stored.name, origin.shape, count // stored.block * stored.size)
 
     def _decoded(
         self, tensor: StoredTensor, rows: tuple[int, int], dtype: np.dtype[np.floating]

@@ -35,7 +35,9 @@ def run(arguments: argparse.Namespace) -> None:
     from mi_ref.errors import ConfigError, HookError
     from mi_ref.hooks.decoder_points import decoder_hook_points
 
-    found = inspect_checkpoint(arguments.model, revision=arguments.revision)
+    found = inspect_checkpoint(
+        arguments.model, revision=arguments.revision, filename=arguments.filename
+    )
     if found.config is None:
         raise ConfigError(
             f"{found.name} cannot be loaded, so its hook points are unknown:"

@@ -18,9 +18,10 @@ def add(commands: Any) -> None:
         commands, "inspect", "say what a checkpoint is and whether it loads", _EXAMPLE
     )
     parser.add_argument(
-        "name", metavar="NAME", help="bundled model, folder, or Hub repository; weights stay there"
-    )
-    options.add_revision(parser)
+        "name", metavar="NAME",
+        help="bundled model, folder, GGUF file, or Hub repository, whose weights stay there",
+    )  # fmt: skip
+    options.add_version(parser)
     options.add_json(parser)
     parser.set_defaults(run=run)
 
@@ -30,7 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
     output.check(arguments)
     from mi_ref.checkpoints.inspect import inspect_checkpoint
 
-    found = inspect_checkpoint(arguments.name, revision=arguments.revision)
+    found = inspect_checkpoint(
+        arguments.name, revision=arguments.revision, filename=arguments.filename
+    )
     if arguments.json != output.STDOUT:
         found.print()
     if arguments.json is not None:

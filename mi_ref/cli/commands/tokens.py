@@ -21,11 +21,16 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Run the command, from the tokenizer's files alone."""
     from mi_ref.checkpoints.find import find_checkpoint
-    from mi_ref.checkpoints.recognise import open_tokenizer, read_config_file
+    from mi_ref.checkpoints.recognise import open_tokenizer, read_config
     from mi_ref.output.tables import Styled, Table
 
-    checkpoint = find_checkpoint(arguments.model, revision=arguments.revision, headers_only=True)
-    tokenizer = open_tokenizer(checkpoint, read_config_file(checkpoint.config))
+    checkpoint = find_checkpoint(
+        arguments.model,
+        revision=arguments.revision,
+        filename=arguments.filename,
+        headers_only=True,
+    )
+    tokenizer = open_tokenizer(checkpoint, read_config(checkpoint))
     found = tokenizer.encode(arguments.text, prepend_bos=arguments.bos)
     table = Table([">index", ">id", "token", "characters", "bytes"])
     rows = zip(found.ids, found.tokens, found.char_spans, found.byte_spans, strict=True)
