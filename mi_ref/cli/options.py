@@ -68,7 +68,7 @@ def add_version(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
         "--revision", metavar="REV", help="branch, tag or commit of a Hub repository"
     )
     parser.add_argument(
-        "--filename", metavar="FILE", help="which GGUF file, if the checkpoint has several"
+        "--filename", metavar="GGUF", help="which GGUF file, if the checkpoint has several"
     )
 
 

@@ -30,7 +30,13 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def atlas() -> Model:
     return mi_ref.from_pretrained(
-        "atlas", backend="numpy", device=None, dtype="float32", revision=None, compat=None
+        "atlas",
+        backend="numpy",
+        device=None,
+        dtype="float32",
+        revision=None,
+        filename=None,
+        compat=None,
     )
 
 

@@ -45,6 +45,7 @@ _OFF: Mapping[str, tuple[Any, ...]] = {
 }
 _OPTIONAL = ("vocab_size", "attention.head_count_kv", "attention.key_length")
 _DEFAULT_THETA = 10_000.0
+_ORIGINAL = "original_max_position_embeddings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,11 @@ def _rotary(meta: Metadata, arch: Architecture, d_head: int, n_ctx: object) -> d
     else:
         meta.take_if("rope.dimension_count", d_head)
     scaling = rope_scaling(meta, theta=theta, n_ctx=n_ctx, dims=dims)
-    return found if scaling is None else found | {"rope_scaling": scaling}
+    if scaling is None:
+        return found
+    if scaling["rope_type"] == "longrope" and _ORIGINAL in scaling:
+        found[_ORIGINAL] = scaling.pop(_ORIGINAL)  # Phi-3 has it outside
+    return found | {"rope_scaling": scaling}
 
 
 def _vocabulary(meta: Metadata, raw: Mapping[str, Any]) -> dict[str, Any]:
