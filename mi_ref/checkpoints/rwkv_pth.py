@@ -6,11 +6,9 @@ only its tensors and refuses everything else.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-import struct
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -21,9 +19,9 @@ from typing import Any
 from mi_ref.checkpoints.files import CONFIG, SINGLE, WORLD
 from mi_ref.checkpoints.rwkv_names import Conversion, plan_conversion
 from mi_ref.checkpoints.safetensors import TensorInfo
+from mi_ref.checkpoints.write import check_out, write_folder, write_safetensors
 from mi_ref.errors import ArgumentError, WeightError
-from mi_ref.output.files import write_json, write_whole
-from mi_ref.output.progress import tracked
+from mi_ref.output.files import write_json
 
 _DTYPES = {f"torch.float{bits}": f"F{bits}" for bits in (16, 32, 64)} | {"torch.bfloat16": "BF16"}
 _END_OF_TEXT = 0
@@ -69,22 +67,19 @@ def convert_rwkv(
     """
     source, folder = Path(src), Path(out)
     copied = None if vocab is None else _vocabulary(Path(vocab))
-    _check_out(folder)
+    check_out(folder)
     torch = _torch()
     tensors = _read(torch, source)
     plan = plan_conversion(_info(tensors), source=str(source))
     eos = None if copied is None else _END_OF_TEXT
 
     def fill(made: Path) -> None:
-        made.mkdir()
         write_json(made / CONFIG, {**plan.config, "bos_token_id": None, "eos_token_id": eos})
         _write(torch, made / SINGLE, plan, tensors)
         if copied is not None:
             shutil.copyfile(copied, made / copied.name)
-        if folder.is_dir():
-            folder.rmdir()
 
-    write_whole(folder.absolute(), fill)
+    write_folder(folder, fill)
     return folder
 
 
@@ -97,18 +92,6 @@ def _vocabulary(path: Path) -> Path:
     if not path.is_file():
         raise ArgumentError(f"there is no vocabulary file {str(path)!r}. Check vocab=.")
     return path
-
-
-def _check_out(folder: Path) -> None:
-    """Refuse a folder that cannot be written, before anything is read."""
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        found = "is a file" if folder.is_file() else "is not empty"
-        raise ArgumentError(f"{str(folder)!r} {found}: name a new folder.")
-    if not folder.absolute().parent.is_dir():
-        raise ArgumentError(
-            f"{str(folder)!r} cannot be created: there is no folder {str(folder.parent)!r}."
-            " Create it first."
-        )
 
 
 def _torch() -> Any:
@@ -174,22 +157,21 @@ def _info(tensors: Mapping[str, Any]) -> dict[str, TensorInfo]:
 
 
 def _write(torch: Any, path: Path, plan: Conversion, tensors: Mapping[str, Any]) -> None:
-    """Write a safetensors file tensor by tensor; the library's function needs all at once."""
     # Widest dtypes first, so that each tensor is aligned to the width of its values.
     moves = sorted(plan.moves, key=lambda move: -tensors[move.old].element_size())
-    info, header, end = _info(tensors), {}, 0
-    for move in moves:
-        start, end = end, end + tensors[move.old].nbytes
-        header[move.new] = {
-            "dtype": info[move.old].dtype,
-            "shape": plan.shape(move),
-            "data_offsets": [start, end],
-        }
-    text = json.dumps({"__metadata__": {"format": "pt"}, **header}).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
-        for move in tracked(moves, "converting"):
-            tensor = tensors[move.old].detach()
-            flat = (tensor.T if move.transposed else tensor).contiguous().reshape(-1)
-            file.write(flat.view(torch.uint8).numpy())
+    info, sources = _info(tensors), {move.new: move for move in moves}
+
+    def read(name: str) -> Any:
+        move = sources[name]
+        tensor = tensors[move.old].detach()
+        flat = (tensor.T if move.transposed else tensor).contiguous().reshape(-1)
+        return flat.view(torch.uint8).numpy()
+
+    entries = {
+        name: (
+            TensorInfo(info[move.old].dtype, tuple(plan.shape(move))),
+            int(tensors[move.old].nbytes),
+        )
+        for name, move in sources.items()
+    }
+    write_safetensors(path, entries, read)

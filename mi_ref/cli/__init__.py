@@ -16,6 +16,7 @@ from mi_ref.cli.commands import (
     attribute as attribute,
     converge as converge,
     convert as convert,
+    convert_rwkv as convert_rwkv,
     decompose as decompose,
     feedback as feedback,
     heads as heads,
@@ -38,7 +39,7 @@ from mi_ref.errors import MiRefError
 _COMMANDS = (
     lens, patterns, heads, knockout, steer, patch, paths, trace, ablate, attribute, rwkv_state,
     route, converge, decompose, feedback,
-    hooks, tokens, positions, inspect, convert, algzoo,
+    hooks, tokens, positions, inspect, convert, convert_rwkv, algzoo,
 )  # fmt: skip
 _EPILOG = """\
 example:

@@ -37,7 +37,7 @@ def examples(parser: argparse.ArgumentParser) -> list[list[str]]:
 EXAMPLES = [example for parser in (_parser(), *parsers().values()) for example in examples(parser)]
 OFFLINE = [
     example for example in EXAMPLES
-    if example[0] not in ("inspect", "convert-rwkv") or example[1:] == ["atlas"]
+    if example[0] not in ("inspect", "convert", "convert-rwkv") or example[1:] == ["atlas"]
 ]  # fmt: skip
 
 
