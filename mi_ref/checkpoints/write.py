@@ -6,14 +6,12 @@ import json
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any
 
-from mi_ref.checkpoints.safetensors import HostArray, TensorInfo
+from mi_ref.checkpoints.safetensors import TensorInfo
 from mi_ref.errors import ArgumentError
 from mi_ref.output.files import write_whole
 from mi_ref.output.progress import tracked
-
-Bytes: TypeAlias = bytes | memoryview | HostArray
 
 
 def check_out(folder: Path) -> None:
@@ -47,7 +45,7 @@ def write_folder(folder: Path, fill: Callable[[Path], object]) -> None:
 
 
 def write_safetensors(
-    path: Path, tensors: Mapping[str, tuple[TensorInfo, int]], read: Callable[[str], Bytes]
+    path: Path, tensors: Mapping[str, tuple[TensorInfo, int]], read: Callable[[str], Any]
 ) -> None:
     """Write a safetensors file with one tensor in memory at a time.
 
@@ -59,7 +57,7 @@ def write_safetensors(
         Each tensor's header and number of bytes, in the order of the file. Wide dtypes come first,
         so that each tensor is aligned to the width of its values.
     read : callable
-        Returns a tensor's bytes, contiguous, by its name.
+        Returns a tensor's bytes by its name, as a contiguous buffer.
     """
     header, end = {}, 0
     for name, (info, size) in tensors.items():

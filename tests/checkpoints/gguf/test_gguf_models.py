@@ -57,7 +57,7 @@ def test_a_file_gives_the_model_it_was_made_from(case: str, tmp_path: Path) -> N
     assert replace(loaded.cfg, reading=Reading()) == replace(
         original.cfg, reading=Reading(), model_type=model_type
     )
-    expected, found = original.run(TOKENS).logits, loaded.run(TOKENS).logits
+    expected, found = (np.asarray(model.run(TOKENS).logits) for model in (original, loaded))
     if case in ROUNDED:
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
     else:
@@ -82,7 +82,7 @@ def test_tensors_are_those_of_the_original(case: str, tmp_path: Path) -> None:
 def test_a_factor_for_each_frequency(tmp_path: Path) -> None:
     """Llama 3.1's scaling by other parameters than Meta's: the factors themselves are used."""
     original, loaded = both("llama3.1-rope", tmp_path / "model.gguf")
-    found, expected = loaded.run(TOKENS).logits, original.run(TOKENS).logits
+    found, expected = (np.asarray(model.run(TOKENS).logits) for model in (loaded, original))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
