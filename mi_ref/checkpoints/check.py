@@ -41,7 +41,7 @@ def check_tensors(
         shown = "\n  ".join(map(str, faults[:12]))
         more = f"\n  and {len(faults) - 12} more" if len(faults) > 12 else ""
         raise WeightError(
-            f"the weights of {source} do not fit its config.json:\n  {shown}{more}\n"
+            f"the weights of {source} do not fit its config:\n  {shown}{more}\n"
             "Check that config and weights are from the same checkpoint and that it is complete."
         )
 
@@ -61,7 +61,7 @@ def tensor_faults(
         if name not in info:
             faults.append(TensorFault("missing", name, f"is missing: expected {shape} = ({why})"))
         elif info[name].shape != shape:
-            detail = f"has shape {info[name].shape}; config.json requires {shape} = ({why})"
+            detail = f"has shape {info[name].shape}; the config requires {shape} = ({why})"
             faults.append(TensorFault("misshapen", name, detail))
     faults += [
         TensorFault("unused", name, f"{tensor.shape} is not used by this architecture")

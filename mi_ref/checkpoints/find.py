@@ -32,6 +32,8 @@ from mi_ref.checkpoints.gguf.packages import find_package
 from mi_ref.checkpoints.safetensors import TensorInfo
 from mi_ref.errors import HubError, MiRefError, WeightError
 
+# Small files, one of which every repository has: GGUF repositories lack config.json.
+_ANCHORS = CONFIG, ".gitattributes", "README.md"
 _MODELS = Path(__file__).parents[1] / "models"
 
 _LOGIN = "run `hf auth login` or pass token="
@@ -233,10 +235,11 @@ def _from_network(
     api, timeout = HfApi(token=token), constants.HF_HUB_ETAG_TIMEOUT
     info = api.model_info(name, revision=revision, timeout=timeout)
     commit = info.sha or ""
-    if any(file.rfilename == CONFIG for file in info.siblings or ()):
+    listed = {file.rfilename for file in info.siblings or ()}
+    if anchor := next((file for file in _ANCHORS if file in listed), None):
         # By branch rather than commit: only then does the client record the branch's commit,
         # without which it finds nothing in its cache offline.
-        commit = Path(api.hf_hub_download(name, CONFIG, revision=revision)).parent.name
+        commit = Path(api.hf_hub_download(name, anchor, revision=revision)).parent.name
         if commit != info.sha:
             info = api.model_info(name, revision=commit, timeout=timeout)
     files = [file.rfilename for file in info.siblings or ()]

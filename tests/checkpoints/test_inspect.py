@@ -95,7 +95,7 @@ def test_all_faults_of_a_checkpoint_at_once(folder: Path) -> None:
         "'sqrelu', got 'softplus'",
         "rms_norm_eps: expected a number above 0, got -1.0",
         "llama does not read sliding_window=4096, attn_logit_softcapping=50.0",
-        "model.layers.0.mlp.down_proj.weight has shape (3, 4); config.json requires (24, 20)",
+        "model.layers.0.mlp.down_proj.weight has shape (3, 4); the config requires (24, 20)",
         "model.norm.weight is missing",
         "model.layers.{layer}.self_attn.q_norm.weight (6,) is not used",
         "(layers 0, 1)",

@@ -214,7 +214,7 @@ def test_all_tensors_that_do_not_fit_are_listed(copy: Any) -> None:
         mi_ref.from_pretrained(copy("llama2", spoil))
     for line in (
         "model.norm.weight is missing: expected (24,) = (d_model 24)",
-        "model.layers.0.self_attn.k_proj.weight has shape (24, 24); config.json requires (12, 24) ="
+        "model.layers.0.self_attn.k_proj.weight has shape (24, 24); the config requires (12, 24) ="
         " (n_key_value_heads 2 × d_head 6, d_model 24)",
         "model.layers.0.self_attn.q_norm.weight (6,) is not used by this architecture",
         "model.layers.2.input_layernorm.weight (24,) is not used by this architecture",

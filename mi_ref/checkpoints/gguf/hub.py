@@ -54,26 +54,39 @@ def read_remote_headers(
     HubError
         If a file is in pieces, of which only the whole can be read.
     """
-    from huggingface_hub import HfFileSystem
-
     if any(len(pieces) > 1 for pieces in shards):
         raise HubError(f"{shards[0][0]} of {name!r} is one of several pieces: load it instead.")
-    system = HfFileSystem(token=token)
     files = [pieces[0] for pieces in shards]
-    headers = [
-        _header(system, f"{name}@{revision}/{file}", f"{file} of {name!r}") for file in files
-    ]
-    return combine(headers, [], files)
+    return combine([_header(name, revision, token, file) for file in files], [], files)
 
 
-def _header(system: object, path: str, source: str) -> Header:
-    opened = system.open(path, "rb", block_size=_FIRST)  # type: ignore[attr-defined]
-    with opened as file:
-        size, held = int(file.size), b""
-        while True:
-            held += file.read(max(_FIRST, len(held)))
-            try:
-                return read_header(held, size, stored_types(), source=source)
-            except MoreNeededError:
-                if len(held) >= size:  # read short, which the client should have said
-                    raise HubError(f"{source} arrived cut short: run it again.") from None
+def _header(name: str, revision: str, token: bool | str | None, file: str) -> Header:
+    source, held, size = f"{file} of {name!r}", b"", 1
+    while len(held) < size:
+        count = max(_FIRST, len(held))
+        part, size = _fetch(name, revision, token, file, len(held), len(held) + count)
+        held += part
+        try:
+            return read_header(held, size, stored_types(), source=source)
+        except MoreNeededError:
+            if not part:
+                break
+    raise HubError(f"the header of {source} arrived incomplete. Run it again.")
+
+
+def _fetch(
+    name: str, revision: str, token: bool | str | None, file: str, start: int, stop: int
+) -> tuple[bytes, int]:
+    """Return some bytes of a file, and the number of all its bytes."""
+    from huggingface_hub import constants, get_session, hf_hub_url
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # exported, but not declared so
+        build_hf_headers,
+        hf_raise_for_status,
+    )
+
+    headers = {**build_hf_headers(token=token), "range": f"bytes={start}-{stop - 1}"}
+    url = hf_hub_url(name, file, revision=revision, endpoint=constants.ENDPOINT)
+    answer = get_session().get(url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    hf_raise_for_status(answer)
+    total = answer.headers.get("content-range", "").rpartition("/")[2]
+    return answer.content, int(total) if total.isdigit() else len(answer.content)
