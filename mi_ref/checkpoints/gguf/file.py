@@ -104,7 +104,7 @@ def open_gguf(shards: Sequence[Sequence[Path]]) -> GgufFile:
     Parameters
     ----------
     shards : sequence of sequence of Path
-        The shards in order, each as the pieces that it was cut into; both are one as a rule.
+        The shards in order, each as the pieces that it was cut into. Usually there is one of both.
 
     Raises
     ------

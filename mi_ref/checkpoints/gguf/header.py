@@ -32,7 +32,7 @@ _LEAST_PAIR, _LEAST_TENSOR = 8 + 4 + 1, 8 + 4 + 8 + 4 + 8
 
 @dataclass(frozen=True, slots=True)
 class StoredType:
-    """How numbers are stored: so many of them in a block of so many bytes."""
+    """How numbers are stored: `block` of them take `size` bytes."""
 
     name: str
     block: int
@@ -84,7 +84,7 @@ def read_header(
     Raises
     ------
     WeightError
-        If it is no GGUF file, is cut short, or declares what cannot be.
+        If it is not a GGUF file, is cut short, or declares impossible sizes.
     MoreNeededError
         If the buffer is a beginning too short to hold the header.
     """
@@ -136,7 +136,7 @@ class _Reader:
             ) from error
 
     def count(self, what: str, least: int) -> int:
-        """Read how many follow; so many must fit into the rest of the file."""
+        """Read how many entries follow, and check that the rest of the file can hold them."""
         found = int(self.number("Q", f"the number of {what}"))
         if found * least > self.size - self.at:
             raise self.refuse(

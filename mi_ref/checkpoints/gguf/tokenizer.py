@@ -42,7 +42,7 @@ def load_gguf(
     source : str
         The model, for messages.
     template_files : mapping
-        Chat templates by name, handed on.
+        Chat templates by name, added to those of the file.
 
     Raises
     ------
@@ -213,7 +213,7 @@ def _merges(
 
 
 def _add_tokens(backend: Any, vocabulary: _Vocabulary) -> None:
-    """Let a text contain the tokens that are no pieces of text."""
+    """Let a text contain control tokens and those that a user defined."""
     from tokenizers import AddedToken
 
     kinds = list(zip(vocabulary.tokens, vocabulary.types, strict=True))

@@ -14,7 +14,7 @@ from mi_ref.checkpoints.gguf.types import package
 from mi_ref.checkpoints.safetensors import HostArray, TensorInfo, WeightFiles, check_finite
 from mi_ref.errors import WeightError
 
-# So many numbers are decoded at a time: few enough to stay in the cache of a core.
+# Numbers decoded at a time: few enough to stay in a core's cache.
 _AT_ONCE = 1 << 17
 
 
